@@ -1,0 +1,20 @@
+/* Memory of our own, counted, so that a test can see that what was allocated was
+   freed, and can make the n-th allocation fail. Any thread. */
+#ifndef CAP_BASE_MEM_H
+#define CAP_BASE_MEM_H
+
+#include <stddef.h>
+
+/* As malloc, calloc, realloc and free; size 0 is not asked for. */
+void *cap_malloc(size_t size);
+void *cap_calloc(size_t n, size_t size);
+void *cap_realloc(void *p, size_t size);
+void cap_free(void *p);
+
+/* Blocks allocated and not yet freed. */
+long cap_mem_blocks(void);
+/* The n-th allocation from now on fails (1: the next), and every one after it
+   for `count` times; n = 0 turns it off. Only tests call it. */
+void cap_mem_fail(long n, long count);
+
+#endif
