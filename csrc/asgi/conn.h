@@ -1,0 +1,119 @@
+/* A connection: where a stream, a parser and the running request meet. Loop
+   thread, GIL held (its callbacks take it first). Anything that runs Python may
+   close it: hold a reference and look at `state` again.
+
+   References: one while its stream is open, one while its deferred work is queued,
+   one of its request. */
+#ifndef CAP_ASGI_CONN_H
+#define CAP_ASGI_CONN_H
+
+#include "asgi/request.h"
+#include "asgi/server.h"
+#include "base/buffer.h"
+#include "net/stream.h"
+
+typedef enum cap_conn_state {
+    CAP_CONN_IDLE,    /* between requests, nothing of the next one here */
+    CAP_CONN_READING, /* a head has begun */
+    CAP_CONN_RUNNING, /* a request is being answered */
+    CAP_CONN_DRAINING, /* answered; the rest of its content is read and dropped */
+    CAP_CONN_FLUSHING, /* the last bytes leave; then LINGERING or CLOSING */
+    CAP_CONN_LINGERING, /* our side is shut; input is dropped until the peer's end */
+    CAP_CONN_CLOSING, /* waiting for the stream's close callback */
+    CAP_CONN_CLOSED,
+    CAP_CONN_STATES
+} cap_conn_state;
+
+typedef struct cap_conn {
+    PyObject_HEAD
+    cap_state *st;
+    cap_server *server;          /* owned */
+    struct cap_conn *next, *prev; /* server's list while open */
+    cap_request *request;        /* owned: the one being answered, or NULL */
+    cap_stream_uv stream;
+    cap_h1_parser parser;
+    cap_h1_head *head;           /* the server's, while a head is being read */
+    cap_buffer in;               /* input that was not consumed */
+    cap_buffer out;              /* output that the stream has not seen */
+    cap_deferred deferred;       /* flush, next request */
+    cap_wheel_node timer;        /* at the first of: */
+    uint64_t due_read;           /* ms; 0: none. What it means is the state's */
+    uint64_t due_send;
+    uint64_t due_request;
+    uint64_t due_eof;            /* the peer ended its side; now its absence is believed */
+    uint64_t linger_end;
+    size_t send_mark;            /* unwritten octets when due_send was set */
+    uint64_t drained;            /* octets dropped in DRAINING */
+    PyObject *client;            /* scope["client"]: (host, port) or None; NULL: not asked yet */
+    PyObject *address;           /* scope["server"] */
+    int16_t memo;                /* entry of the header memo that hit last; -1 */
+    uint8_t state;               /* cap_conn_state */
+    bool unix_socket;
+    bool reading;                /* the stream reads */
+    bool feeding;                /* in conn_feed */
+    bool starting;               /* request is complete enough, but not started yet */
+    bool keep_alive;             /* this response is not the last */
+    bool eof;                    /* the peer sends no more */
+    bool used;                   /* a request was served on it */
+    bool body_ended;             /* of the request being answered */
+} cap_conn;
+
+/* For a freshly accepted socket, which is taken over. Never fails: what cannot be
+   served is closed. */
+void cap_conn_accept(cap_server *s, int fd, cap_server_listener *l);
+
+/* --- output (conn_write.c) ---------------------------------------------------- */
+
+/* Append to the output. 0, or -1 with MemoryError. Sends nothing yet. */
+int cap_conn_put(cap_conn *c, const void *data, size_t len);
+/* Send a piece of content: `head` (a chunk's line), the bytes-like object, `tail`
+   (static memory). Small ones are copied and leave at the turn's end; large ones go
+   out at once, and what the kernel does not take is kept by reference. 0, or -1 with
+   an exception. May end the connection (when the peer is gone). */
+int cap_conn_put_object(cap_conn *c, const Py_buffer *view, const char *head, size_t head_len,
+                        const char *tail, size_t tail_len);
+/* Give the output to the stream now. May end the connection. */
+void cap_conn_flush(cap_conn *c);
+/* ... at the turn's end. */
+void cap_conn_flush_later(cap_conn *c);
+/* Octets that wait to be sent. */
+size_t cap_conn_unsent(const cap_conn *c);
+
+/* Called by the stream when what it was given has left. */
+void cap_conn_on_written(cap_stream *stream, void *token, int status);
+
+/* --- life (conn.c) -------------------------------------------------------------- */
+
+/* The response of c->request is complete: go on with the next one, or end. */
+void cap_conn_response_done(cap_conn *c);
+/* The application failed in the middle of a response: end the connection, so that
+   nobody takes what was sent for the whole. */
+void cap_conn_break(cap_conn *c);
+/* All that was to be sent has left (conn_write.c tells). */
+void cap_conn_sent_all(cap_conn *c);
+/* Read or not, as state and queues want it. */
+void cap_conn_update_reading(cap_conn *c);
+/* End it. reset: with an RST. Fine in any state. */
+void cap_conn_close(cap_conn *c, bool reset);
+/* Re-arm the timer after a due_* was changed. */
+void cap_conn_rearm(cap_conn *c);
+/* The wheel says that c->timer is due. */
+void cap_conn_on_timer(cap_wheel_node *node);
+/* An idle connection during shutdown: `grace` ms for a request that is on its way. */
+void cap_conn_shutdown(cap_conn *c, uint64_t grace);
+/* The longest idle connection of a server; NULL when none is idle. Borrowed. */
+cap_conn *cap_conn_longest_idle(cap_server *s);
+
+/* scope["client"] and scope["server"]; new references, or NULL with an exception. */
+PyObject *cap_conn_client(cap_conn *c);
+PyObject *cap_conn_server_address(cap_conn *c);
+/* "127.0.0.1:4711" for log lines. `out` has room for 64 octets. */
+const char *cap_conn_peer_text(cap_conn *c, char out[64]);
+
+static inline bool
+cap_conn_open(const cap_conn *c)
+{
+    return c->state < CAP_CONN_CLOSING;
+}
+
+#endif

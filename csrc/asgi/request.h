@@ -1,0 +1,123 @@
+/* One request and the application that runs for it. The object is the coroutine
+   that the request's asyncio.Task drives: it calls the application, hands the
+   Task's steps on to it, and so learns of its end without a callback.
+
+   It belongs to a connection until the response is complete or the connection is
+   gone; the application may run on after that (background tasks). `receive` and
+   `send` hold it. Loop thread, GIL held. */
+#ifndef CAP_ASGI_REQUEST_H
+#define CAP_ASGI_REQUEST_H
+
+#include "asgi/server.h"
+#include "base/buffer.h"
+
+struct cap_conn;
+struct cap_waiter;
+
+typedef enum cap_response_state {
+    CAP_RESPONSE_NOT_STARTED,
+    CAP_RESPONSE_STARTED,  /* http.response.start came */
+    CAP_RESPONSE_COMPLETE
+} cap_response_state;
+
+typedef struct cap_request {
+    PyObject_HEAD
+    cap_state *st;
+    struct cap_server *server; /* owned */
+    struct cap_conn *conn;     /* owned; NULL when the response is complete or the client gone */
+    struct cap_request *next, *prev; /* server's list while the application runs */
+
+    /* The application. */
+    PyObject *scope; /* until the first step */
+    PyObject *iter;  /* what the Task's steps go to; NULL before and after */
+    PyObject *task;  /* NULL before and after */
+    bool running;    /* in the server's list */
+
+    /* What the access log and messages say of the request. */
+    PyObject *client;
+    PyObject *method;
+    PyObject *raw_path;
+    PyObject *query;
+    PyObject *headers; /* the scope's list */
+    uint64_t begun_ns;
+    uint8_t minor;
+
+    /* The request's content, on its way to receive(). */
+    PyObject *chunk;     /* bytes that wait, or NULL */
+    cap_buffer body;     /* or here, when it is more than one piece */
+    bool body_ended;     /* the message's end was seen */
+    bool body_given;     /* ... and receive() gave it */
+    bool disconnected;   /* receive() says http.disconnect once the rest was taken */
+    bool told;           /* http.disconnect although the client is there: shutdown */
+    bool expects;        /* 100 Continue is waited for */
+    bool is_head;
+    struct cap_waiter *receivers; /* awaitables of receive() that wait */
+
+    /* The response. */
+    cap_response_state response;
+    int status;
+    bool chunked;
+    bool no_body;        /* HEAD, 204, 304: content is not sent */
+    bool has_length;
+    uint64_t length_left;
+    uint64_t body_octets;
+    PyObject *response_headers; /* for the access log's %(x)o, or NULL */
+    struct cap_waiter *senders; /* awaitables of send() that wait for room */
+} cap_request;
+
+/* New, for `conn`; the fields of the head are set by cap_scope_fill. NULL with an
+   exception. */
+cap_request *cap_request_new(struct cap_conn *conn);
+
+/* Make the Task and run its first step. Runs Python: anything may have happened to
+   the connection. An error is logged and answered; never fails. Steals nothing. */
+void cap_request_start(cap_request *r);
+
+/* A piece of content. 0, or -1 without memory (no exception). Wakes receive(). */
+int cap_request_feed(cap_request *r, const char *data, size_t len);
+/* The message's end. */
+void cap_request_feed_end(cap_request *r);
+/* Octets that wait for receive(). */
+size_t cap_request_queued(const cap_request *r);
+
+/* The client is gone, or the response complete: no connection any more. Wakes
+   whoever waits. */
+void cap_request_detach(cap_request *r, bool disconnected);
+/* Let receive() say http.disconnect although the connection is there. */
+void cap_request_tell_disconnect(cap_request *r);
+/* Room again: wake send(). */
+void cap_request_drained(cap_request *r);
+
+/* "GET /path" for log lines; new str or NULL with an exception. */
+PyObject *cap_request_name(const cap_request *r);
+
+/* --- receive.c, send.c ----------------------------------------------------------- */
+
+/* The callables for the application. New references, or NULL with an exception. */
+PyObject *cap_receive_new(cap_request *r);
+PyObject *cap_send_new(cap_request *r);
+
+/* An awaitable of ours that waits on an asyncio.Future; in a list of its request. */
+typedef struct cap_waiter {
+    struct cap_waiter *next;
+    struct cap_waiter **at; /* what points to us; NULL: in no list */
+    PyObject *future;       /* owned */
+    PyObject *iter;         /* owned: the future's iterator */
+} cap_waiter;
+
+/* Begin to wait: makes a future of the loop, enters the list. Returns what the Task
+   has to see (the future, new reference), or NULL with an exception. */
+PyObject *cap_waiter_begin(cap_waiter *w, cap_waiter **list, PyObject *loop, cap_state *st);
+/* Take it out of the list and let go of its objects. */
+void cap_waiter_end(cap_waiter *w);
+/* Resolve the future of each in the list; they leave it when they run. Runs Python
+   (the loop's call_soon). */
+void cap_waiters_wake(cap_waiter *list, cap_state *st);
+
+/* For errors: start and complete a response of the server's own. */
+void cap_send_simple(struct cap_conn *conn, int status, const char *text, bool close);
+
+/* One access-log line for r, if there is a log and it wants it now. */
+void cap_request_log(cap_request *r, bool at_start);
+
+#endif

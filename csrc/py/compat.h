@@ -1,0 +1,58 @@
+/* Differences between the CPython versions that we build for (3.11 to 3.15).
+   Everything in csrc that knows Python includes this first. No code of ours
+   tests PY_VERSION_HEX outside this folder. */
+#ifndef CAP_PY_COMPAT_H
+#define CAP_PY_COMPAT_H
+
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
+#include <Python.h>
+#include <structmember.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* asyncio.Task(..., eager_start=True) exists */
+#define CAP_HAVE_EAGER_TASKS (PY_VERSION_HEX >= 0x030C0000)
+/* the slot Py_mod_multiple_interpreters exists */
+#define CAP_HAVE_MOD_INTERPRETERS (PY_VERSION_HEX >= 0x030C0000)
+
+/* One exception object instead of type, value, traceback (3.12). Both steal and
+   return a new reference; NULL when no error is set. */
+static inline PyObject *
+cap_err_take(void)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *tb;
+    PyErr_Fetch(&type, &value, &tb);
+    if (type == NULL)
+        return NULL;
+    PyErr_NormalizeException(&type, &value, &tb);
+    if (tb != NULL) {
+        (void)PyException_SetTraceback(value, tb);
+        Py_DECREF(tb);
+    }
+    Py_DECREF(type);
+    return value;
+#endif
+}
+
+static inline void
+cap_err_restore(PyObject *exc)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    PyErr_SetRaisedException(exc);
+#else
+    if (exc == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    PyObject *type = Py_NewRef((PyObject *)Py_TYPE(exc));
+    PyErr_Restore(type, exc, PyException_GetTraceback(exc));
+#endif
+}
+
+#endif

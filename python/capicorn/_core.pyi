@@ -1,0 +1,131 @@
+"""The C extension: HTTP protocol and event loop. Its Python face is `capicorn.Loop` and `capicorn.Server`."""
+
+import asyncio
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextvars import Context
+from logging import Logger
+from typing import Any
+
+LIBUV_VERSION: str
+LLHTTP_VERSION: str
+
+def _counts() -> dict[str, int]: ...
+def _mem_fail(n: int, count: int = 1, /) -> None: ...
+
+class Handle:
+    def cancel(self) -> None: ...
+    def cancelled(self) -> bool: ...
+    def get_context(self) -> Context | None: ...
+
+class TimerHandle(Handle):
+    def when(self) -> float: ...
+
+class Loop:
+    """The native part of `capicorn.Loop`; see python/capicorn/loop.py."""
+
+class Connection:
+    """One client's connection. Only to be counted, listed and closed from Python."""
+
+    client: tuple[str, int] | None
+    state: str
+    """What it is doing, as the logs say it: "idle", "reading request fields", ..."""
+    def close(self) -> None: ...
+
+class HTTPServer:
+    """The HTTP side of one event loop: accepts, reads, calls the application, writes.
+
+    Made and used in the loop's thread, while that loop runs; the loop may be a
+    capicorn.Loop or any asyncio loop.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        app: Callable[..., Any],
+        *,
+        logger: Logger,
+        state: MutableMapping[str, Any] | None = None,
+        asgi_version: str = "3.0",
+        root_path: str = "",
+        scheme: str = "http",
+        # (name, value) pairs in wire form that every response gets unless the application sets that name itself;
+        # `server` is one of them
+        default_headers: Sequence[tuple[bytes, bytes]] = (),
+        date_header: bool = True,
+        # called with the fresh scope of a request that carries X-Forwarded-For, X-Forwarded-Proto (or Forwarded);
+        # changes it in place. None: such fields mean nothing
+        proxy_headers: Callable[[MutableMapping[str, Any]], None] | None = None,
+        # an AccessLog, or None: no access log
+        access_log: AccessLog | None = None,
+        # callable that returns the context in which a request begins (it is copied); None: that of this call
+        reset_contextvars: bool = False,
+        # sizes in octets, counts; 0 means no limit where options.md allows it
+        limit_request_line: int = 16384,
+        limit_request_head: int = 65536,
+        limit_request_fields: int = 128,
+        limit_request_field_size: int = 0,
+        limit_request_body: int = 0,
+        limit_concurrency: int = 0,
+        # after so many requests responses carry Connection: close and `wants_restart` is true
+        limit_max_requests: int = 0,
+        # seconds; 0: no limit
+        timeout_first_byte: float = 30.0,
+        timeout_request_head: float = 30.0,
+        timeout_request_body: float = 30.0,
+        timeout_send: float = 60.0,
+        timeout_keep_alive: float = 5.0,
+        timeout_request: float = 0.0,
+    ) -> None: ...
+    def listen(self, fd: int) -> None:
+        """Accept from a listening socket. The descriptor stays the caller's, and has to stay open until stop_listening()."""
+    def stop_listening(self) -> None:
+        """Accept no more. The listening sockets stay open."""
+    def shutdown(self, idle_grace: float = 0.0) -> None:
+        """Let what runs end: every further response says Connection: close; idle connections are closed after
+        `idle_grace` seconds in which a request that was on its way is still answered."""
+    def disconnect(self) -> list[str]:
+        """Tell every running request that its client is gone: receive() gives http.disconnect. The response still goes
+        out when the application sends one. Returns what was told, "GET /path" each."""
+    def cancel(self) -> list[str]:
+        """Cancel the task of every running request. Returns which, "GET /path" each."""
+    def close(self) -> None:
+        """Close every connection at once and release the loop. Idempotent."""
+    def start_task(self, coro: Any, /) -> asyncio.Task[Any]: ...
+    connections: set[Connection]
+    """A snapshot, new with each access; len() of it is the number of open connections."""
+    tasks: set[asyncio.Task[Any]]
+    """The tasks of requests that run now; a snapshot."""
+    connection_count: int
+    request_count: int
+    """Requests in flight."""
+    total_requests: int
+    wants_restart: bool
+    app: Callable[..., Any]
+
+class AccessLog:
+    """The access log, formatted and buffered in C.
+
+    While `logger` has just the handler given here and no filter, lines go to `fd` directly; as soon as somebody attached
+    handlers or filters or changed propagation, each record goes through `logger` (args are uvicorn's five).
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        logger: Logger,
+        *,
+        # the handler whose output this replaces, and its stream's descriptor; None: always through `logger`
+        handler: Any = None,
+        fd: int = -1,
+        # a line as gunicorn's atoms spell it (`%(h)s "%(r)s" %(s)s`); None: uvicorn's line with `prefix` in front
+        format: str | None = None,
+        json: bool = False,
+        prefix: str = "INFO:     ",
+        # colours as uvicorn's formatter has them
+        colors: bool = False,
+        # exact paths, or with a trailing * prefixes, that are left out
+        exclude: Sequence[str] = (),
+    ) -> None: ...
+    def flush(self) -> None: ...
+    dropped: int
+    """Lines that could not be written (the disk was full, the pipe's reader gone)."""
