@@ -1,0 +1,112 @@
+#include "net/listener.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static int
+accept_one(int listening)
+{
+#ifdef __linux__
+    return accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+    int fd = accept(listening, NULL, NULL);
+    if (fd >= 0 && (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ||
+                    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)) {
+        int err = errno;
+        close(fd);
+        errno = err;
+        return -1;
+    }
+    return fd;
+#endif
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events);
+
+static void
+on_pause_over(uv_timer_t *timer)
+{
+    cap_listener *l = timer->data;
+    l->on->enter(l);
+    if (!l->closing)
+        uv_poll_start(&l->poll, UV_READABLE, on_readable);
+}
+
+static void
+on_readable(uv_poll_t *poll, int status, int events)
+{
+    (void)events;
+    cap_listener *l = poll->data;
+    l->on->enter(l);
+    if (status < 0)
+        return;
+    for (int i = 0; i < CAP_ACCEPT_BATCH && !l->closing; i++) {
+        int fd = accept_one(l->fd);
+        if (fd >= 0) {
+            l->on->accepted(l, fd);
+            continue;
+        }
+        int err = errno;
+        if (err == EINTR || err == ECONNABORTED)
+            continue;
+        if (err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM) {
+            if (l->on->exhausted(l, err) || l->closing)
+                return; /* level-triggered: the next poll tries again */
+            uv_poll_stop(&l->poll);
+            uv_timer_start(&l->pause, on_pause_over, CAP_ACCEPT_PAUSE_MS, 0);
+        }
+        return; /* EAGAIN: all taken, perhaps by a sibling */
+    }
+}
+
+int
+cap_listener_start(cap_listener *l, uv_loop_t *loop, int fd, const cap_listener_events *on,
+                   void *owner)
+{
+    struct sockaddr_storage addr;
+    socklen_t len = sizeof addr;
+    if (getsockname(fd, (struct sockaddr *)&addr, &len) < 0)
+        return uv_translate_sys_error(errno);
+    l->on = on;
+    l->owner = owner;
+    l->fd = fd;
+    l->family = addr.ss_family;
+    l->closing = false;
+    l->open_handles = 2;
+    if (l->family == AF_INET || l->family == AF_INET6) {
+        /* Accepted sockets inherit it: one system call less for each connection. */
+        int yes = 1;
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    }
+    int rc = uv_poll_init(loop, &l->poll, fd);
+    if (rc < 0)
+        return rc;
+    l->poll.data = l;
+    uv_timer_init(loop, &l->pause);
+    l->pause.data = l;
+    /* Fails only for a handle that is closing or events that are unknown. */
+    (void)uv_poll_start(&l->poll, UV_READABLE, on_readable);
+    return 0;
+}
+
+static void
+on_handle_closed(uv_handle_t *handle)
+{
+    cap_listener *l = handle->data;
+    if (--l->open_handles == 0) {
+        l->on->enter(l);
+        l->on->closed(l);
+    }
+}
+
+void
+cap_listener_close(cap_listener *l)
+{
+    l->closing = true;
+    uv_close((uv_handle_t *)&l->poll, on_handle_closed);
+    uv_close((uv_handle_t *)&l->pause, on_handle_closed);
+}
