@@ -87,6 +87,22 @@ cap_utf8_feed(cap_utf8_state state, const char *data, size_t len)
     return (cap_utf8_state)(s & 63);
 }
 
+bool
+cap_ascii(const char *data, size_t len)
+{
+    const uint8_t *p = (const uint8_t *)data;
+    for (; len >= 32; len -= 32, p += 32)
+        if (!ascii32(p))
+            return false;
+    for (; len >= 8; len -= 8, p += 8)
+        if ((word(p) & HIGH_BITS) != 0)
+            return false;
+    uint8_t any = 0;
+    for (; len > 0; len--)
+        any |= *p++;
+    return any < 0x80;
+}
+
 size_t
 cap_utf8_cut(const char *data, size_t len, size_t max)
 {

@@ -25,6 +25,9 @@ cap_utf8_valid(const char *data, size_t len)
     return cap_utf8_feed(CAP_UTF8_START, data, len) == CAP_UTF8_START;
 }
 
+/* Is each octet below 0x80? */
+bool cap_ascii(const char *data, size_t len);
+
 /* The most octets of data[0..len) that end between two characters, at most `max`:
    where to cut valid text. */
 size_t cap_utf8_cut(const char *data, size_t len, size_t max);
