@@ -88,6 +88,9 @@ void cap_request_tell_disconnect(cap_request *r);
 /* Room again: wake send(). */
 void cap_request_drained(cap_request *r);
 
+/* Cancel its task, quietly: the cancellation is ours, not an error of the app. */
+void cap_request_cancel(cap_request *r);
+
 /* "GET /path" for log lines; new str or NULL with an exception. */
 PyObject *cap_request_name(const cap_request *r);
 

@@ -1,0 +1,919 @@
+/* A connection's life: input to requests, states, timeouts, the end. */
+#include "asgi/conn.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "asgi/scope.h"
+#include "base/mem.h"
+
+/* After the response of a connection that ends, input is dropped for so long at
+   most, so that the response is not lost to an RST (RFC 9112 9.6). */
+#define LINGER_IDLE_MS 2000
+#define LINGER_MAX_MS 30000
+/* An answered request's remaining content: so much is read to keep the connection. */
+#define DRAIN_MAX (1 << 20)
+/* After the peer's FIN it may still read the response (half-close), or be gone: an
+   application that waits for the disconnect hears of it after this. */
+#define EOF_GRACE_MS 500
+
+/* --- states ----------------------------------------------------------------------- */
+
+#define TO(s) (1u << CAP_CONN_##s)
+static const unsigned allowed[CAP_CONN_STATES] = {
+    [CAP_CONN_IDLE] = TO(READING) | TO(RUNNING) | TO(FLUSHING) | TO(CLOSING),
+    [CAP_CONN_READING] = TO(RUNNING) | TO(FLUSHING) | TO(CLOSING),
+    [CAP_CONN_RUNNING] = TO(IDLE) | TO(DRAINING) | TO(FLUSHING) | TO(CLOSING),
+    [CAP_CONN_DRAINING] = TO(IDLE) | TO(FLUSHING) | TO(CLOSING),
+    [CAP_CONN_FLUSHING] = TO(LINGERING) | TO(CLOSING),
+    [CAP_CONN_LINGERING] = TO(CLOSING),
+    [CAP_CONN_CLOSING] = TO(CLOSED),
+    [CAP_CONN_CLOSED] = 0,
+};
+
+static const char *const phrase[CAP_CONN_STATES] = {
+    [CAP_CONN_IDLE] = "idle",
+    [CAP_CONN_READING] = "reading request fields",
+    [CAP_CONN_RUNNING] = "running a request",
+    [CAP_CONN_DRAINING] = "dropping unread content",
+    [CAP_CONN_FLUSHING] = "sending the last bytes",
+    [CAP_CONN_LINGERING] = "waiting for the client's end",
+    [CAP_CONN_CLOSING] = "closing",
+    [CAP_CONN_CLOSED] = "closed",
+};
+
+/* The only place that writes c->state. */
+static void
+conn_goto(cap_conn *c, cap_conn_state to)
+{
+    assert(allowed[c->state] & (1u << to));
+    c->state = (uint8_t)to;
+}
+
+static cap_conn *
+conn_of_stream(cap_stream *s)
+{
+    return (cap_conn *)((char *)s - offsetof(cap_conn, stream.base));
+}
+
+/* --- timeouts ------------------------------------------------------------------------ */
+
+static uint64_t
+earlier(uint64_t a, uint64_t b)
+{
+    return a == 0 ? b : b == 0 || a < b ? a : b;
+}
+
+/* Lazily: a deadline that moves later leaves the node where it is; when the node
+   fires, it is armed again for what is due by then. So a keep-alive connection
+   costs no timer operation per request. */
+void
+cap_conn_rearm(cap_conn *c)
+{
+    uint64_t due = earlier(earlier(c->due_read, c->due_send), earlier(c->due_request, c->due_eof));
+    if (due == 0 || !cap_conn_open(c))
+        return;
+    if (cap_wheel_armed(&c->timer) && c->timer.due <= due)
+        return;
+    cap_wheel_arm(&c->server->wheel, &c->timer, due);
+    cap_server_want_timer(c->server, due);
+}
+
+static void
+due_in(cap_conn *c, uint64_t *due, uint64_t timeout)
+{
+    *due = timeout == 0 ? 0 : cap_server_now(c->server) + timeout;
+    if (*due != 0)
+        cap_conn_rearm(c);
+}
+
+/* --- the end -------------------------------------------------------------------------- */
+
+static void
+unlist(cap_conn *c)
+{
+    cap_server *s = c->server;
+    if (c->prev != NULL)
+        c->prev->next = c->next;
+    else
+        s->first = c->next;
+    if (c->next != NULL)
+        c->next->prev = c->prev;
+    else
+        s->last = c->prev;
+    c->next = c->prev = NULL;
+    s->connection_count--;
+}
+
+static void
+list_last(cap_conn *c)
+{
+    cap_server *s = c->server;
+    c->prev = s->last;
+    c->next = NULL;
+    if (s->last != NULL)
+        s->last->next = c;
+    else
+        s->first = c;
+    s->last = c;
+    s->connection_count++;
+}
+
+static void
+release_head(cap_conn *c)
+{
+    if (c->head != NULL) {
+        cap_server_head_give(c->server, c->head);
+        c->head = NULL;
+    }
+}
+
+/* The request has nothing to do with this connection any more. */
+static void
+let_go(cap_conn *c, bool disconnected)
+{
+    cap_request *r = c->request;
+    if (r == NULL)
+        return;
+    c->request = NULL;
+    c->starting = false;
+    c->due_request = 0;
+    c->due_eof = 0;
+    cap_request_detach(r, disconnected);
+    Py_DECREF(r);
+}
+
+void
+cap_conn_close(cap_conn *c, bool reset)
+{
+    if (!cap_conn_open(c))
+        return;
+    Py_INCREF(c);
+    conn_goto(c, CAP_CONN_CLOSING);
+    cap_wheel_cancel(&c->server->wheel, &c->timer);
+    cap_stream_close(&c->stream.base, reset);
+    cap_reactor_watchers_changed(c->server->reactor);
+    let_go(c, true);
+    Py_DECREF(c);
+}
+
+static void
+on_stream_closed(cap_stream *stream)
+{
+    cap_conn *c = conn_of_stream(stream);
+    cap_reactor_enter(c->server->reactor);
+    cap_count.uv_handles--;
+    conn_goto(c, CAP_CONN_CLOSED);
+    unlist(c);
+    release_head(c);
+    cap_buffer_free(&c->in);
+    cap_buffer_free(&c->out);
+    Py_DECREF(c); /* the open stream's */
+}
+
+/* All is said: send what is left, then end. */
+static void
+finish(cap_conn *c)
+{
+    conn_goto(c, CAP_CONN_FLUSHING);
+    c->due_read = 0;
+    if (cap_conn_unsent(c) == 0)
+        cap_conn_sent_all(c);
+    else
+        cap_conn_flush(c);
+}
+
+void
+cap_conn_sent_all(cap_conn *c)
+{
+    assert(c->state == CAP_CONN_FLUSHING);
+    /* Closing a socket with unread input sends an RST, which may overtake the response:
+       so our side is shut first, and what still comes is dropped for a while. */
+    bool quiet = c->body_ended && c->in.len == 0 && !c->feeding;
+    if (c->eof || quiet || cap_stream_shut_write(&c->stream.base) < 0) {
+        cap_conn_close(c, false);
+        return;
+    }
+    conn_goto(c, CAP_CONN_LINGERING);
+    if (!c->feeding)
+        cap_buffer_free(&c->in);
+    c->linger_end = cap_server_now(c->server) + LINGER_MAX_MS;
+    due_in(c, &c->due_read, LINGER_IDLE_MS);
+    cap_conn_update_reading(c);
+}
+
+void
+cap_conn_break(cap_conn *c)
+{
+    if (!cap_conn_open(c) || c->state >= CAP_CONN_FLUSHING)
+        return;
+    let_go(c, true);
+    if (!cap_conn_open(c) || c->state >= CAP_CONN_FLUSHING)
+        return;
+    c->keep_alive = false;
+    finish(c);
+}
+
+/* Answer by ourselves and end the connection. */
+static void
+refuse(cap_conn *c, int status, const char *reason)
+{
+    char peer[64];
+    cap_request *r = c->request;
+    bool answered = r != NULL && r->response != CAP_RESPONSE_NOT_STARTED;
+    cap_server_log(c->server, CAP_LOG_WARNING, NULL,
+                   answered ? "Invalid HTTP request received. %s. (%s, closed: the response had begun)"
+                            : "Invalid HTTP request received. %s. (%s, answered %d)",
+                   reason, cap_conn_peer_text(c, peer), status);
+    if (!cap_conn_open(c) || c->state >= CAP_CONN_FLUSHING)
+        return; /* logging is Python */
+    let_go(c, true);
+    if (!cap_conn_open(c) || c->state >= CAP_CONN_FLUSHING)
+        return;
+    c->keep_alive = false;
+    c->body_ended = false;
+    if (!answered) {
+        char text[256];
+        PyOS_snprintf(text, sizeof text, "%s\n%s.\n",
+                      status == 408   ? "Request timed out."
+                      : status == 413 ? "Request body too large."
+                                      : "Invalid HTTP request received.",
+                      reason);
+        cap_send_simple(c, status, text, true);
+    }
+    finish(c);
+}
+
+/* --- input --------------------------------------------------------------------------- */
+
+void
+cap_conn_update_reading(cap_conn *c)
+{
+    if (!cap_conn_open(c))
+        return;
+    bool want = !c->eof;
+    switch (c->state) {
+    case CAP_CONN_RUNNING:
+        if (c->body_ended || c->request == NULL)
+            want = want && c->in.len < CAP_HIGH_WATER;
+        else
+            want = want && cap_request_queued(c->request) < CAP_HIGH_WATER;
+        break;
+    case CAP_CONN_IDLE:
+    case CAP_CONN_READING:
+        want = want && c->in.len < CAP_HIGH_WATER + CAP_READ_BUFFER;
+        break;
+    default:
+        break;
+    }
+    if (want == c->reading)
+        return;
+    if (want && cap_stream_read_start(&c->stream.base) < 0) {
+        cap_conn_close(c, true);
+        return;
+    }
+    if (!want)
+        cap_stream_read_stop(&c->stream.base);
+    c->reading = want;
+    /* While the application does not read, the client is not to blame for silence. */
+    if (c->state == CAP_CONN_RUNNING && !c->body_ended && want && c->server->set.timeout_request_body)
+        due_in(c, &c->due_read, c->server->set.timeout_request_body);
+    else if (c->state == CAP_CONN_RUNNING && !want)
+        c->due_read = 0;
+    cap_reactor_watchers_changed(c->server->reactor);
+}
+
+/* The response is out and the request read: what next? */
+static void
+next_cycle(cap_conn *c)
+{
+    if (!c->keep_alive || (c->eof && c->in.len == 0 && !c->feeding)) {
+        finish(c);
+        return;
+    }
+    conn_goto(c, CAP_CONN_IDLE);
+    due_in(c, &c->due_read, c->server->set.timeout_keep_alive);
+    if (c->feeding)
+        return; /* it goes on, and flushes at its end */
+    if (c->in.len != 0) {
+        cap_conn_flush_later(c);
+        return;
+    }
+    cap_conn_flush(c);
+    cap_conn_update_reading(c);
+}
+
+void
+cap_conn_response_done(cap_conn *c)
+{
+    assert(c->state == CAP_CONN_RUNNING);
+    let_go(c, false);
+    if (c->state != CAP_CONN_RUNNING)
+        return;
+    if (c->body_ended) {
+        next_cycle(c);
+    } else if (c->keep_alive) {
+        conn_goto(c, CAP_CONN_DRAINING);
+        c->drained = 0;
+        due_in(c, &c->due_read, c->server->set.timeout_request_body);
+        if (!c->feeding)
+            cap_conn_flush(c);
+        cap_conn_update_reading(c);
+    } else {
+        finish(c);
+    }
+}
+
+/* A head is complete: make the request. Its application starts when the input at
+   hand is used up, so that a small body is there when it asks. */
+static void
+on_head(cap_conn *c, const cap_h1_head *h, const char *base, int memo)
+{
+    cap_server *s = c->server;
+    conn_goto(c, CAP_CONN_RUNNING);
+    c->used = true;
+    c->body_ended = false;
+    c->due_read = 0;
+    s->total_requests++;
+    c->keep_alive = (h->flags & CAP_H1_KEEP_ALIVE) != 0;
+    if (s->set.limit_concurrency != 0 && s->request_count >= s->set.limit_concurrency) {
+        cap_server_log(s, CAP_LOG_WARNING, NULL, "Exceeded concurrency limit.");
+        if (c->state != CAP_CONN_RUNNING)
+            return;
+        c->keep_alive = false;
+        cap_send_simple(c, 503, "Service Unavailable", true);
+        finish(c);
+        return;
+    }
+    if ((h->flags & CAP_H1_UPGRADE) != 0) {
+        cap_server_log(s, CAP_LOG_WARNING, NULL, "Unsupported upgrade request.");
+        if (c->state != CAP_CONN_RUNNING)
+            return;
+    }
+    cap_request *r = cap_request_new(c);
+    if (r == NULL || cap_scope_fill(r, c, h, base, memo) < 0) {
+        PyObject *exc = cap_err_take();
+        if (r != NULL)
+            cap_request_detach(r, true);
+        Py_XDECREF(r);
+        cap_server_log(s, CAP_LOG_ERROR, exc, "A request could not be handed to the application");
+        Py_XDECREF(exc);
+        if (c->state == CAP_CONN_RUNNING) {
+            c->keep_alive = false;
+            cap_send_simple(c, 500, "Internal Server Error", true);
+            finish(c);
+        }
+        return;
+    }
+    if (c->state != CAP_CONN_RUNNING) { /* proxy_headers is Python */
+        cap_request_detach(r, true);
+        Py_DECREF(r);
+        return;
+    }
+    r->expects = (h->flags & CAP_H1_EXPECT_CONTINUE) != 0;
+    c->request = r;
+    c->starting = true;
+    if (s->set.timeout_request != 0)
+        due_in(c, &c->due_request, s->set.timeout_request);
+}
+
+static void
+start_request(cap_conn *c)
+{
+    c->starting = false;
+    cap_request *r = c->request;
+    if (!c->body_ended)
+        due_in(c, &c->due_read, c->server->set.timeout_request_body);
+    Py_INCREF(r);
+    cap_request_start(r);
+    Py_DECREF(r);
+}
+
+static void
+on_body(cap_conn *c, const char *data, size_t len)
+{
+    if (c->state == CAP_CONN_DRAINING) {
+        c->drained += len;
+        if (c->drained > DRAIN_MAX) {
+            c->keep_alive = false;
+            finish(c);
+            return;
+        }
+    } else if (c->request != NULL && cap_request_feed(c->request, data, len) < 0) {
+        refuse(c, 500, "Out of memory");
+        return;
+    }
+    if (c->server->set.timeout_request_body != 0 && !c->starting)
+        due_in(c, &c->due_read, c->server->set.timeout_request_body);
+}
+
+static void
+on_end(cap_conn *c)
+{
+    c->body_ended = true;
+    c->due_read = 0;
+    if (c->state == CAP_CONN_DRAINING)
+        next_cycle(c);
+    else if (c->request != NULL)
+        cap_request_feed_end(c->request);
+}
+
+/* May this state take more input now? */
+static bool
+wants_input(const cap_conn *c)
+{
+    switch (c->state) {
+    case CAP_CONN_IDLE:
+        return cap_conn_unsent(c) <= CAP_HIGH_WATER;
+    case CAP_CONN_READING:
+    case CAP_CONN_DRAINING:
+        return true;
+    case CAP_CONN_RUNNING:
+        return !c->body_ended;
+    default:
+        return false;
+    }
+}
+
+/* The same client sends the same field lines again: see header_memo.h. The entry, or
+   -1 when it has to be parsed. */
+static int
+known_head(cap_conn *c, const char *data, size_t len, size_t *used)
+{
+    cap_server *s = c->server;
+    if (c->memo < 0 || !cap_h1_at_start(&c->parser))
+        return -1;
+    size_t line = cap_h1_request_line(&s->set.limits, c->head, data, len);
+    if (line == 0 || c->head->form != CAP_H1_ORIGIN ||
+        !cap_memo_begins(&s->memo, c->memo, data + line, len - line, c->head->minor))
+        return -1;
+    const cap_memo_entry *e = &s->memo.entry[c->memo];
+    c->head->flags = e->flags;
+    cap_h1_skip_head(&c->parser);
+    *used = line + e->len;
+    return c->memo;
+}
+
+/* One step of reading; false when no more can be done with this input. */
+static bool
+feed_step(cap_conn *c, const char *data, size_t len, size_t *used)
+{
+    cap_server *s = c->server;
+    bool in_head = c->state == CAP_CONN_IDLE || c->state == CAP_CONN_READING;
+    *used = 0;
+    if (in_head && c->head == NULL && (c->head = cap_server_head_take(s)) == NULL) {
+        refuse(c, 500, "Out of memory");
+        return false;
+    }
+    if (c->state == CAP_CONN_IDLE) {
+        int memo = known_head(c, data, len, used);
+        if (memo >= 0) {
+            on_head(c, c->head, data, memo);
+            release_head(c);
+            return true;
+        }
+    }
+    cap_h1_out out;
+    switch (cap_h1_next(&c->parser, c->head, data, len, used, &out)) {
+    case CAP_H1_MORE:
+        if (c->state == CAP_CONN_IDLE && len > *used) {
+            conn_goto(c, CAP_CONN_READING);
+            due_in(c, &c->due_read, s->set.timeout_request_head);
+        }
+        return false;
+    case CAP_H1_HEAD:
+        on_head(c, c->head, data + out.head_off, -1);
+        release_head(c);
+        return true;
+    case CAP_H1_BODY:
+        on_body(c, out.body, out.body_len);
+        return true;
+    case CAP_H1_END:
+        on_end(c);
+        return true;
+    case CAP_H1_ERROR:
+        refuse(c, out.status, out.reason);
+        return false;
+    }
+    return false;
+}
+
+/* Use the input at hand: c->in, or (when that is empty) `data`, of which the rest is
+   put into c->in. Holds c. */
+static void
+feed(cap_conn *c, const char *data, size_t len)
+{
+    bool own = data == NULL;
+    if (own) {
+        data = c->in.data;
+        len = c->in.len;
+    }
+    size_t at = 0, used;
+    bool more = true;
+    c->feeding = true;
+    while (wants_input(c) && more && (at < len || !cap_h1_at_start(&c->parser))) {
+        more = feed_step(c, data + at, len - at, &used);
+        at += used;
+        if (c->starting && (!more || c->body_ended || at == len) && c->request != NULL) {
+            /* An END may still be due that needs no input. */
+            if (!c->body_ended && more && at == len)
+                continue;
+            start_request(c);
+        }
+    }
+    c->feeding = false;
+    if (!cap_conn_open(c))
+        return;
+    if (c->state >= CAP_CONN_FLUSHING) {
+        cap_buffer_free(&c->in);
+    } else if (own) {
+        cap_buffer_consume(&c->in, at);
+        if (c->in.len == 0)
+            cap_buffer_free(&c->in);
+    } else if (at < len && cap_buffer_append(&c->in, data + at, len - at) < 0) {
+        cap_conn_close(c, true);
+        return;
+    }
+    if (c->state == CAP_CONN_IDLE && c->eof && c->in.len == 0) {
+        finish(c);
+        return;
+    }
+    cap_conn_flush(c);
+    cap_conn_update_reading(c);
+}
+
+static void
+on_eof(cap_conn *c)
+{
+    c->eof = true;
+    c->reading = false;
+    cap_stream_read_stop(&c->stream.base);
+    switch (c->state) {
+    case CAP_CONN_IDLE:
+        if (c->in.len == 0)
+            finish(c);
+        break; /* else: pipelined requests wait for the peer to read */
+    case CAP_CONN_READING:
+        refuse(c, 400, "The connection ended in the middle of the request's head");
+        break;
+    case CAP_CONN_RUNNING:
+        if (!c->body_ended)
+            refuse(c, 400, "The connection ended in the middle of the request's content");
+        else
+            due_in(c, &c->due_eof, EOF_GRACE_MS);
+        break;
+    case CAP_CONN_DRAINING:
+        c->keep_alive = false;
+        finish(c);
+        break;
+    case CAP_CONN_LINGERING:
+        cap_conn_close(c, false);
+        break;
+    default:
+        break;
+    }
+}
+
+static void
+on_stream_alloc(cap_stream *stream, uv_buf_t *buf)
+{
+    cap_server *s = conn_of_stream(stream)->server;
+    buf->base = s->read_buffer;
+    buf->len = sizeof s->read_buffer;
+}
+
+static void
+on_stream_read(cap_stream *stream, const char *data, ssize_t n)
+{
+    cap_conn *c = conn_of_stream(stream);
+    cap_reactor_enter(c->server->reactor);
+    if (!cap_conn_open(c))
+        return;
+    Py_INCREF(c);
+    if (n < 0) {
+        cap_conn_close(c, false); /* reset, or timed out by the kernel */
+    } else if (n == 0) {
+        on_eof(c);
+    } else if (c->state == CAP_CONN_LINGERING) {
+        uint64_t due = cap_server_now(c->server) + LINGER_IDLE_MS;
+        c->due_read = due < c->linger_end ? due : c->linger_end;
+    } else if (c->state == CAP_CONN_FLUSHING) {
+        ; /* dropped */
+    } else if (c->in.len == 0 && wants_input(c)) {
+        feed(c, data, (size_t)n);
+    } else if (cap_buffer_append(&c->in, data, (size_t)n) < 0) {
+        cap_conn_close(c, true);
+    } else if (wants_input(c)) {
+        feed(c, NULL, 0);
+    } else {
+        cap_conn_update_reading(c);
+    }
+    Py_DECREF(c);
+}
+
+static const cap_stream_events stream_events = {
+    .alloc = on_stream_alloc,
+    .read = on_stream_read,
+    .written = cap_conn_on_written,
+    .closed = on_stream_closed,
+};
+
+/* The turn's end: what was gathered leaves, and the next pipelined request begins. */
+static void
+on_turn_end(cap_deferred *d)
+{
+    cap_conn *c = (cap_conn *)((char *)d - offsetof(cap_conn, deferred));
+    if (cap_conn_open(c)) {
+        if (c->in.len != 0 && !c->feeding && wants_input(c))
+            feed(c, NULL, 0);
+        else
+            cap_conn_flush(c);
+    }
+    Py_DECREF(c); /* the queue's */
+}
+
+void
+cap_conn_on_timer(cap_wheel_node *node)
+{
+    cap_conn *c = (cap_conn *)((char *)node - offsetof(cap_conn, timer));
+    cap_server *s = c->server;
+    uint64_t now = cap_server_now(s);
+    if (!cap_conn_open(c))
+        return;
+    Py_INCREF(c);
+    if (c->due_eof != 0 && now >= c->due_eof) {
+        c->due_eof = 0;
+        if (c->request != NULL)
+            cap_request_tell_disconnect(c->request);
+    }
+    if (c->due_send != 0 && now >= c->due_send) {
+        size_t unsent = cap_conn_unsent(c);
+        if (unsent < c->send_mark) {
+            c->send_mark = unsent;
+            c->due_send = now + s->set.timeout_send;
+        } else {
+            char peer[64];
+            cap_server_log(s, CAP_LOG_WARNING, NULL,
+                           "Closed a connection that took none of its response in time. (%s)",
+                           cap_conn_peer_text(c, peer));
+            cap_conn_close(c, true);
+        }
+    }
+    if (cap_conn_open(c) && c->due_request != 0 && now >= c->due_request) {
+        c->due_request = 0;
+        cap_request *r = c->request;
+        if (r != NULL) {
+            Py_INCREF(r);
+            bool answered = r->response != CAP_RESPONSE_NOT_STARTED;
+            PyObject *name = cap_request_name(r);
+            cap_server_log(s, CAP_LOG_ERROR, NULL, "Request timed out, its task is cancelled: %S.",
+                           name != NULL ? name : Py_None);
+            Py_XDECREF(name);
+            PyErr_Clear();
+            if (c->request == r && c->state == CAP_CONN_RUNNING) {
+                let_go(c, true);
+                if (c->state == CAP_CONN_RUNNING) {
+                    c->keep_alive = false;
+                    if (!answered)
+                        cap_send_simple(c, 504, "Gateway Timeout", true);
+                    finish(c);
+                }
+            }
+            cap_request_cancel(r);
+            Py_DECREF(r);
+        }
+    }
+    if (cap_conn_open(c) && c->due_read != 0 && now >= c->due_read) {
+        c->due_read = 0;
+        if (c->state == CAP_CONN_READING)
+            refuse(c, 408, "The request's head did not arrive in time");
+        else if (c->state == CAP_CONN_RUNNING && !c->body_ended)
+            refuse(c, 408, "The request's content did not arrive in time");
+        else if (c->state != CAP_CONN_RUNNING && c->state != CAP_CONN_FLUSHING)
+            cap_conn_close(c, false);
+    }
+    cap_conn_rearm(c);
+    Py_DECREF(c);
+}
+
+void
+cap_conn_shutdown(cap_conn *c, uint64_t grace)
+{
+    if (c->state == CAP_CONN_IDLE) {
+        if (grace == 0) {
+            finish(c);
+            return;
+        }
+        uint64_t due = cap_server_now(c->server) + grace;
+        if (c->due_read == 0 || c->due_read > due) {
+            c->due_read = due;
+            cap_conn_rearm(c);
+        }
+    }
+}
+
+cap_conn *
+cap_conn_longest_idle(cap_server *s)
+{
+    for (cap_conn *c = s->first; c != NULL; c = c->next)
+        if (c->state == CAP_CONN_IDLE && c->in.len == 0 && cap_conn_unsent(c) == 0)
+            return c;
+    return NULL;
+}
+
+/* --- beginning ------------------------------------------------------------------------- */
+
+void
+cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
+{
+    cap_conn *c = PyObject_GC_New(cap_conn, s->st->type.Connection);
+    if (c == NULL) {
+        close(fd);
+        PyErr_WriteUnraisable((PyObject *)s);
+        return;
+    }
+    memset((char *)c + offsetof(cap_conn, st), 0, sizeof *c - offsetof(cap_conn, st));
+    cap_count.connections++;
+    c->st = s->st;
+    c->server = (cap_server *)Py_NewRef((PyObject *)s);
+    c->memo = -1;
+    c->state = CAP_CONN_IDLE;
+    c->body_ended = true;
+    c->deferred.run = on_turn_end;
+    c->unix_socket = l->listener.family == AF_UNIX;
+    c->address = Py_XNewRef(l->address);
+    cap_h1_init(&c->parser, &s->set.limits);
+    list_last(c);
+    PyObject_GC_Track(c);
+
+    /* From here the handle exists, and its close callback gives the reference back. */
+    int rc = cap_stream_uv_open(&c->stream, s->reactor->uv, fd, c->unix_socket, &stream_events);
+    cap_count.uv_handles++;
+    if (rc < 0) {
+        close(fd);
+        cap_conn_close(c, false);
+        return;
+    }
+    due_in(c, &c->due_read, s->set.timeout_first_byte);
+    cap_conn_update_reading(c);
+}
+
+/* --- addresses --------------------------------------------------------------------------- */
+
+static PyObject *
+address_object(const struct sockaddr_storage *addr)
+{
+    char text[INET6_ADDRSTRLEN];
+    const void *ip;
+    unsigned port;
+    if (addr->ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)addr;
+        ip = &in->sin_addr;
+        port = ntohs(in->sin_port);
+    } else if (addr->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
+        ip = &in6->sin6_addr;
+        port = ntohs(in6->sin6_port);
+    } else {
+        Py_RETURN_NONE;
+    }
+    if (inet_ntop(addr->ss_family, ip, text, sizeof text) == NULL)
+        Py_RETURN_NONE;
+    return Py_BuildValue("(sI)", text, port);
+}
+
+PyObject *
+cap_conn_client(cap_conn *c)
+{
+    if (c->client == NULL) {
+        struct sockaddr_storage addr;
+        socklen_t len = sizeof addr;
+        if (c->unix_socket ||
+            getpeername(cap_stream_fd(&c->stream.base), (struct sockaddr *)&addr, &len) < 0)
+            c->client = Py_NewRef(Py_None);
+        else if ((c->client = address_object(&addr)) == NULL)
+            return NULL;
+    }
+    return Py_NewRef(c->client);
+}
+
+PyObject *
+cap_conn_server_address(cap_conn *c)
+{
+    if (c->address == NULL) {
+        struct sockaddr_storage addr;
+        socklen_t len = sizeof addr;
+        if (getsockname(cap_stream_fd(&c->stream.base), (struct sockaddr *)&addr, &len) < 0)
+            c->address = Py_NewRef(Py_None);
+        else if ((c->address = address_object(&addr)) == NULL)
+            return NULL;
+    }
+    return Py_NewRef(c->address);
+}
+
+const char *
+cap_conn_peer_text(cap_conn *c, char out[64])
+{
+    PyObject *client = cap_conn_client(c);
+    const char *host;
+    if (client == NULL || client == Py_None || !PyTuple_Check(client) ||
+        (host = PyUnicode_AsUTF8(PyTuple_GET_ITEM(client, 0))) == NULL) {
+        PyErr_Clear();
+        PyOS_snprintf(out, 64, "unix socket");
+    } else {
+        PyOS_snprintf(out, 64, "%.46s:%ld", host, PyLong_AsLong(PyTuple_GET_ITEM(client, 1)));
+    }
+    Py_XDECREF(client);
+    return out;
+}
+
+/* --- the type ---------------------------------------------------------------------------- */
+
+static int
+conn_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    cap_conn *c = (cap_conn *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(c->server);
+    Py_VISIT(c->request);
+    return 0;
+}
+
+static void
+conn_dealloc(PyObject *self)
+{
+    cap_conn *c = (cap_conn *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    assert(c->state == CAP_CONN_CLOSED && !c->deferred.queued);
+    cap_buffer_free(&c->in);
+    cap_buffer_free(&c->out);
+    Py_XDECREF(c->client);
+    Py_XDECREF(c->address);
+    Py_XDECREF(c->request);
+    Py_DECREF(c->server);
+    cap_count.connections--;
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+conn_get_client(PyObject *self, void *Py_UNUSED(closure))
+{
+    cap_conn *c = (cap_conn *)self;
+    return cap_conn_open(c) ? cap_conn_client(c) : Py_NewRef(c->client ? c->client : Py_None);
+}
+
+static PyObject *
+conn_get_state(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(phrase[((cap_conn *)self)->state]);
+}
+
+static PyObject *
+conn_close_method(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    cap_conn_close((cap_conn *)self, false);
+    Py_RETURN_NONE;
+}
+
+static PyGetSetDef conn_getset[] = {
+    {"client", conn_get_client, NULL, "(host, port), or None on a unix socket.", NULL},
+    {"state", conn_get_state, NULL, "What it is doing, in words.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef conn_methods[] = {
+    {"close", conn_close_method, METH_NOARGS, "close()\n--\n\nEnd the connection at once."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot conn_slots[] = {
+    {Py_tp_dealloc, conn_dealloc},
+    {Py_tp_traverse, conn_traverse},
+    {Py_tp_getset, conn_getset},
+    {Py_tp_methods, conn_methods},
+    {0, NULL},
+};
+
+static PyType_Spec conn_spec = {
+    .name = "capicorn._core.Connection",
+    .basicsize = sizeof(cap_conn),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = conn_slots,
+};
+
+int
+cap_conn_type_init(PyObject *module, cap_state *st)
+{
+    st->type.Connection = (PyTypeObject *)PyType_FromModuleAndSpec(module, &conn_spec, NULL);
+    if (st->type.Connection == NULL)
+        return -1;
+    return PyModule_AddType(module, st->type.Connection);
+}

@@ -1,0 +1,230 @@
+/* A connection's output. Small pieces are gathered in c->out and leave with one
+   system call, at a response's end or the turn's end; large ones go out at once,
+   and what the kernel does not take waits in libuv, by reference. */
+#include "asgi/conn.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+/* Up to here a copy is cheaper than one more iovec and a reference. */
+#define COPY_MAX 8192
+
+/* What libuv holds of ours until `written`. */
+typedef struct out_block {
+    cap_buffer buf;  /* the copied bytes */
+    PyObject *bytes; /* owned; or NULL */
+} out_block;
+
+static cap_conn *
+conn_of(cap_stream *s)
+{
+    return (cap_conn *)((char *)s - offsetof(cap_conn, stream.base));
+}
+
+size_t
+cap_conn_unsent(const cap_conn *c)
+{
+    return c->out.len + cap_stream_unwritten(&c->stream.base);
+}
+
+int
+cap_conn_put(cap_conn *c, const void *data, size_t len)
+{
+    if (cap_buffer_append(&c->out, data, len) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+static void
+block_free(out_block *b)
+{
+    cap_count.write_requests--;
+    cap_buffer_free(&b->buf);
+    Py_XDECREF(b->bytes);
+    cap_free(b);
+}
+
+/* The peer is gone, or we are out of memory with half a message out: either way
+   nothing more can be said on this connection. */
+static void
+write_failed(cap_conn *c)
+{
+    c->out.len = 0;
+    cap_conn_close(c, true);
+}
+
+/* The time for the peer to take something begins, or goes on. */
+static void
+watch_progress(cap_conn *c)
+{
+    size_t unsent = cap_conn_unsent(c);
+    if (unsent == 0) {
+        c->due_send = 0;
+        return;
+    }
+    uint64_t timeout = c->server->set.timeout_send;
+    if (timeout == 0 || c->due_send != 0)
+        return;
+    c->send_mark = unsent;
+    c->due_send = cap_server_now(c->server) + timeout;
+    cap_conn_rearm(c);
+}
+
+/* Queue c->out from `skip` on, and `bytes` from `bytes_skip` on, in libuv. Takes
+   c->out's memory. */
+static int
+queue_rest(cap_conn *c, size_t skip, PyObject *bytes, size_t bytes_skip, uv_buf_t tail)
+{
+    out_block *b = cap_malloc(sizeof *b);
+    if (b == NULL)
+        return -1;
+    cap_count.write_requests++;
+    b->buf = c->out;
+    b->bytes = Py_XNewRef(bytes);
+    c->out = (cap_buffer){0};
+    uv_buf_t bufs[3];
+    unsigned n = 0;
+    if (b->buf.len > skip)
+        bufs[n++] = uv_buf_init(b->buf.data + skip, (unsigned)(b->buf.len - skip));
+    if (bytes != NULL && (size_t)PyBytes_GET_SIZE(bytes) > bytes_skip)
+        bufs[n++] = (uv_buf_t){.base = PyBytes_AS_STRING(bytes) + bytes_skip,
+                               .len = (size_t)PyBytes_GET_SIZE(bytes) - bytes_skip};
+    if (tail.len != 0)
+        bufs[n++] = tail;
+    if (cap_stream_write(&c->stream.base, bufs, n, b) < 0) {
+        block_free(b);
+        return -1;
+    }
+    return 0;
+}
+
+void
+cap_conn_flush(cap_conn *c)
+{
+    if (c->out.len == 0 || !cap_conn_open(c))
+        return;
+    ssize_t n = 0;
+    if (cap_stream_unwritten(&c->stream.base) == 0) {
+        uv_buf_t buf = uv_buf_init(c->out.data, (unsigned)c->out.len);
+        n = cap_stream_try_write(&c->stream.base, &buf, 1);
+        if (n < 0) {
+            write_failed(c);
+            return;
+        }
+    }
+    if ((size_t)n == c->out.len) {
+        c->out.len = 0;
+        if (c->out.cap > CAP_LOW_WATER || c->request == NULL)
+            cap_buffer_free(&c->out);
+        c->due_send = 0;
+        if (c->state == CAP_CONN_FLUSHING)
+            cap_conn_sent_all(c);
+        return;
+    }
+    if (queue_rest(c, (size_t)n, NULL, 0, uv_buf_init(NULL, 0)) < 0) {
+        write_failed(c);
+        return;
+    }
+    watch_progress(c);
+}
+
+void
+cap_conn_flush_later(cap_conn *c)
+{
+    if (c->deferred.queued)
+        return;
+    Py_INCREF(c); /* the queue's */
+    cap_reactor_defer(c->server->reactor, &c->deferred);
+}
+
+int
+cap_conn_put_object(cap_conn *c, const Py_buffer *view, const char *head, size_t head_len,
+                    const char *tail, size_t tail_len)
+{
+    size_t len = (size_t)view->len;
+    bool by_reference = len > COPY_MAX && view->obj != NULL && PyBytes_CheckExact(view->obj) &&
+                        view->buf == PyBytes_AS_STRING(view->obj);
+    /* Whatever else it is may be changed by the application after send(). */
+    size_t copied = head_len + (by_reference ? 0 : len + tail_len);
+    if (cap_buffer_reserve(&c->out, copied) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    char *to = c->out.data + c->out.len;
+    if (head_len != 0)
+        memcpy(to, head, head_len);
+    c->out.len += copied;
+    if (!by_reference) {
+        if (len != 0)
+            memcpy(to + head_len, view->buf, len);
+        if (tail_len != 0)
+            memcpy(to + head_len + len, tail, tail_len);
+        if (cap_conn_unsent(c) > CAP_HIGH_WATER)
+            cap_conn_flush(c);
+        return 0;
+    }
+
+    size_t taken = 0;
+    if (cap_stream_unwritten(&c->stream.base) == 0) {
+        uv_buf_t bufs[3] = {uv_buf_init(c->out.data, (unsigned)c->out.len),
+                            {.base = view->buf, .len = len},
+                            uv_buf_init((char *)tail, (unsigned)tail_len)};
+        /* An empty first or last one is fine with writev. */
+        ssize_t n = cap_stream_try_write(&c->stream.base, bufs, tail_len != 0 ? 3 : 2);
+        if (n < 0) {
+            write_failed(c);
+            return 0; /* a client that is gone is no error of the application's */
+        }
+        taken = (size_t)n;
+    }
+    size_t out = c->out.len;
+    if (taken == out + len + tail_len) {
+        c->out.len = 0;
+        c->due_send = 0;
+        return 0;
+    }
+    size_t in_out = taken < out ? taken : out;
+    size_t in_view = taken - in_out < len ? taken - in_out : len;
+    size_t in_tail = taken - in_out - in_view;
+    if (queue_rest(c, in_out, view->obj, in_view,
+                   uv_buf_init((char *)tail + in_tail, (unsigned)(tail_len - in_tail))) < 0) {
+        write_failed(c);
+        return 0;
+    }
+    watch_progress(c);
+    return 0;
+}
+
+void
+cap_conn_on_written(cap_stream *stream, void *token, int status)
+{
+    cap_conn *c = conn_of(stream);
+    cap_reactor_enter(c->server->reactor);
+    block_free(token);
+    if (!cap_conn_open(c))
+        return;
+    Py_INCREF(c);
+    if (status < 0) {
+        write_failed(c);
+        Py_DECREF(c);
+        return;
+    }
+    size_t unsent = cap_conn_unsent(c);
+    c->due_send = 0;
+    watch_progress(c);
+    if (unsent <= CAP_LOW_WATER) {
+        if (c->out.len != 0)
+            cap_conn_flush(c);
+        if (cap_conn_open(c) && c->request != NULL)
+            cap_request_drained(c->request);
+        if (c->state == CAP_CONN_FLUSHING && cap_conn_unsent(c) == 0)
+            cap_conn_sent_all(c);
+        else if (c->state == CAP_CONN_IDLE && c->in.len != 0)
+            cap_conn_flush_later(c); /* the next pipelined request waited for this */
+    }
+    Py_DECREF(c);
+}
