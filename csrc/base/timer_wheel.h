@@ -9,6 +9,7 @@
 #define CAP_BASE_TIMER_WHEEL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define CAP_WHEEL_TICK_MS 50
@@ -23,6 +24,7 @@ typedef struct cap_wheel_node {
 
 typedef struct cap_wheel {
     cap_wheel_node slot[CAP_WHEEL_SLOTS]; /* list heads */
+    cap_wheel_node due;                   /* list head: taken out of slots, not yet returned */
     uint64_t done;                        /* the last tick that was expired */
     uint32_t armed;                       /* nodes in the wheel */
 } cap_wheel;
@@ -41,9 +43,10 @@ cap_wheel_armed(const cap_wheel_node *n)
    no more is due. Call it until NULL. Between calls anything may be armed or
    cancelled. */
 cap_wheel_node *cap_wheel_expire(cap_wheel *w, uint64_t now);
-/* Ms until the next call of cap_wheel_expire can return a node (0: now); never
-   more than the next deadline; UINT64_MAX when nothing is armed. Looks at no
-   more than CAP_WHEEL_SLOTS slots. */
+/* Ms until the next call of cap_wheel_expire can return a node (0: now); at most a
+   tick more than to the next deadline, and sometimes less, when a node has rounds
+   to go; UINT64_MAX when nothing is armed. Looks at no more than CAP_WHEEL_SLOTS
+   slots. */
 uint64_t cap_wheel_next(const cap_wheel *w, uint64_t now);
 
 #endif

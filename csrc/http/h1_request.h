@@ -129,15 +129,19 @@ size_t cap_h1_request_line(const cap_http_limits *limits, cap_h1_head *head, con
                            size_t len);
 
 struct cap_h1_parser {
-    llhttp_t ll;
+    llhttp_t ll; /* field lines, chunks and trailers of one message at a time */
     const cap_http_limits *limits;
-    cap_h1_head *head;       /* while in a head */
-    uint32_t scanned;        /* octets of the head that have been looked at */
-    uint8_t stage;
-    uint8_t flags8;
-    uint16_t ext_octets;     /* chunk extensions so far */
+    uint64_t left;         /* octets of the content, or of this chunk, still to come */
+    uint64_t body_octets;  /* of all chunks so far */
+    uint32_t scanned;      /* octets of the head that have been looked at */
+    uint32_t line;         /* where in the head the field line begins that is being read */
+    uint16_t ext_octets;   /* chunk extensions so far */
     uint16_t trailer_octets;
-    uint64_t body_octets;
+    uint8_t stage;
+    uint8_t chunk;         /* where in a chunk's first line */
+    uint8_t size_digits;   /* of this chunk */
+    uint8_t blank;         /* empty lines before the request line */
+    bool complete;         /* llhttp has seen the end of the field section */
     int status;
     const char *reason;
 };
