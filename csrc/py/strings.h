@@ -64,6 +64,17 @@
     X(cr_await, "cr_await")                                                    \
     /* logging */                                                              \
     X(log, "log")                                                              \
-    X(exc_info, "exc_info")
+    X(exc_info, "exc_info")                                                    \
+    X(handlers, "handlers")                                                    \
+    X(filters, "filters")                                                      \
+    X(propagate, "propagate")                                                  \
+    X(disabled, "disabled")                                                    \
+    X(cache_, "_cache")                                                        \
+    X(formatter, "formatter")                                                  \
+    X(stream, "stream")                                                        \
+    X(level, "level")                                                          \
+    X(info, "info")                                                            \
+    X(warning, "warning")                                                      \
+    X(isEnabledFor, "isEnabledFor")
 
 #endif
