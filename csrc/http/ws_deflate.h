@@ -103,8 +103,8 @@ cap_ws_inflate_result cap_ws_inflate(cap_ws_deflate *d, const char *data, size_t
 int cap_ws_compress(cap_ws_deflate *d, const char *data, size_t len, cap_buffer *out);
 
 /* This connection will be quiet: gives its compressor and, between two messages, its
-   decompressor back to the pool. Keeps its windows. Costs the next message some
-   microseconds. */
+   decompressor back to the pool. Keeps the window that the client's next message may
+   refer to; ours begins anew. */
 void cap_ws_deflate_idle(cap_ws_deflate *d);
 
 #endif
