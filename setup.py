@@ -88,21 +88,9 @@ class BuildExt(build_ext):
             flags += ["-isystem", path]
         for lib in libraries:
             flags += lib.cflags
-        objects: list[str] = []
-        commands: list[list[str]] = []
-        for source in ext.sources:
-            target = folder / (source.replace("/", "_") + ".o")
-            objects.append(str(target))
-            command = [*compiler, *flags, "-MMD", "-MF", str(target.with_suffix(".d"))]
-            command += ["-c", str(ROOT / source), "-o", str(target)]
-            if self.force or not up_to_date(target, command):
-                # Before the compiler runs: a failed build leaves no object that fits the new command.
-                target.unlink(missing_ok=True)
-                target.with_suffix(".cmd").write_text(shlex.join(command))
-                commands.append(command)
-        if commands:
-            print(f"compiling capicorn._core ({mode}): {len(commands)} of {len(objects)} files", flush=True)
-            build_deps.run_all(commands, "capicorn._core")
+        sources = [ROOT / source for source in ext.sources]
+        what = f"capicorn._core ({mode})"
+        objects = build_deps.compile_objects(compiler, flags, ROOT, sources, folder, what, bool(self.force))
 
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -131,18 +119,6 @@ class BuildExt(build_ext):
         if texts:
             target = Path(self.build_lib) / "capicorn" / "THIRD-PARTY-LICENSES.txt"
             target.write_text("\n\n".join(texts), encoding="utf-8")
-
-
-def up_to_date(target: Path, command: list[str]) -> bool:
-    """Whether an object is newer than all that it was made of, by this very command."""
-    try:
-        made = target.stat().st_mtime
-        if target.with_suffix(".cmd").read_text() != shlex.join(command):
-            return False
-        rule = target.with_suffix(".d").read_text().replace("\\\n", " ")
-        return all(os.stat(path).st_mtime < made for path in shlex.split(rule.split(":", 1)[1]))
-    except (OSError, IndexError, ValueError):
-        return False
 
 
 setup(

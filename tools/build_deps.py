@@ -1,4 +1,4 @@
-"""Gets and compiles the C libraries that Capicorn links statically: libuv and llhttp.
+"""Gets and compiles the C libraries that Capicorn links statically: libuv, llhttp and zlib-ng.
 
 No third-party source is kept in this repository. Source distributions on PyPI carry the libraries; the table
 `DEPENDENCIES` pins each of them by version and SHA-256. They are fetched with pip, so that the user's index, proxy and
@@ -66,6 +66,13 @@ class Dependency:
     user_defines: tuple[str, ...] = ()
     """Defines for those who include its headers."""
     libraries_for: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    templates: dict[str, str] = field(default_factory=dict)
+    """Headers that its own build makes: name to the file that they are made of by dropping @ZLIB_SYMBOL_PREFIX@."""
+    machine_sources: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    """What else is compiled on a machine (as os.uname names it): file to the flags that it alone gets."""
+    machine_defines: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    feature: str = ""
+    """A define that tells our own code that the library is there."""
     isolated: bool = False
     """Its setup.py needs its own build requirements even to name its version (slower to fetch)."""
 
@@ -139,9 +146,72 @@ DEPENDENCIES = {
         licenses=("LICENSE",),
         sources=("src/api.c", "src/http.c", "src/llhttp.c"),
     ),
+    # What its configure would find out with gcc or clang on a POSIX system; no gzip files, no checksums that we use.
+    "zlib-ng": Dependency(
+        name="zlib-ng",
+        version="2.3.3",
+        sdist="zlib_ng",
+        sdist_version="1.1.0",
+        sha256="08a3a8468d4f130e3dc80d28ec42fcc7a878a57dfed616233e791066327d78a3",
+        root="src/zlib_ng/zlib-ng",
+        include=".",
+        keep=("",),
+        licenses=("LICENSE.md",),
+        templates={
+            "zlib-ng.h": "zlib-ng.h.in",
+            "zconf-ng.h": "zconf-ng.h.in",
+            "zlib_name_mangling-ng.h": "zlib_name_mangling.h.empty",
+        },
+        sources=(
+            *(
+                f"{name}.c"
+                for name in (
+                    "adler32 cpu_features crc32 crc32_braid_comb deflate deflate_fast deflate_huff deflate_medium "
+                    "deflate_quick deflate_rle deflate_slow deflate_stored functable inflate inftrees insert_string "
+                    "insert_string_roll trees zutil"
+                ).split()
+            ),
+            *(
+                f"arch/generic/{name}_c.c"
+                for name in "adler32 adler32_fold chunkset compare256 crc32_braid crc32_fold slide_hash".split()
+            ),
+        ),
+        machine_sources={
+            "x86_64": {
+                "arch/x86/x86_features.c": ("-mxsave",),
+                **{f"arch/x86/{name}_sse2.c": ("-msse2",) for name in ("chunkset", "compare256", "slide_hash")},
+                **{
+                    f"arch/x86/{name}_avx2.c": ("-mavx2", "-mbmi2")
+                    for name in ("adler32", "chunkset", "compare256", "slide_hash")
+                },
+            },
+        },
+        defines=(
+            "WITH_ALL_FALLBACKS",
+            "WITHOUT_CHORBA",
+            "WITHOUT_CHORBA_SSE",
+            "HAVE_ATTRIBUTE_ALIGNED",
+            "HAVE_BUILTIN_ASSUME_ALIGNED",
+            "HAVE_BUILTIN_CTZ",
+            "HAVE_BUILTIN_CTZLL",
+            "HAVE_VISIBILITY_HIDDEN",
+            "HAVE_UNISTD_H",
+        ),
+        machine_defines={
+            "x86_64": (
+                "WITH_OPTIM",
+                "X86_FEATURES",
+                "HAVE_CPUID_GNU",
+                "X86_HAVE_XSAVE_INTRIN",
+                "X86_SSE2",
+                "X86_AVX2",
+            ),
+        },
+        feature="CAP_HAVE_ZLIB_NG",
+    ),
 }
 # What the extension links. A unit test of csrc/http names its own.
-EXTENSION = ("libuv", "llhttp")
+EXTENSION = ("libuv", "llhttp", "zlib-ng")
 
 
 @dataclass
@@ -197,10 +267,15 @@ def c_compiler() -> list[str]:
         if command and shutil.which(command[0]):
             return command
     raise BuildError(
-        f"Capicorn is compiled here and needs a C compiler, but {' or '.join(dict.fromkeys(candidates))} was not found: "
-        "install one (Debian and Ubuntu: apt install gcc libc6-dev; Fedora: dnf install gcc; Alpine: apk add gcc "
-        "musl-dev; macOS: xcode-select --install) or set CC."
+        f"Capicorn is compiled here and needs a C compiler, but {' or '.join(dict.fromkeys(candidates))} was not "
+        "found: install one (Debian and Ubuntu: apt install gcc libc6-dev; Fedora: dnf install gcc; Alpine: apk add "
+        "gcc musl-dev; macOS: xcode-select --install) or set CC."
     )
+
+
+def archiver() -> list[str]:
+    """What makes static libraries: $AR, else the one that built CPython."""
+    return shlex.split(os.environ.get("AR") or sysconfig.get_config_var("AR") or "ar")
 
 
 def mode_flags(mode: str) -> list[str]:
@@ -235,6 +310,43 @@ def run_all(commands: list[list[str]], what: str) -> None:
         )
 
 
+def up_to_date(target: Path, command: list[str]) -> bool:
+    """Whether an object is newer than all that it was made of, by this very command."""
+    try:
+        made = target.stat().st_mtime
+        if target.with_suffix(".cmd").read_text() != shlex.join(command):
+            return False
+        rule = target.with_suffix(".d").read_text().replace("\\\n", " ")
+        return all(os.stat(path).st_mtime < made for path in shlex.split(rule.split(":", 1)[1]))
+    except (OSError, IndexError, ValueError):
+        return False
+
+
+def compile_objects(
+    compiler: list[str], flags: list[str], root: Path, files: list[Path], folder: Path, what: str, force: bool = False
+) -> list[str]:
+    """Compiles `files`, which lie below `root`, into `folder`; only what changed, unless `force`. Returns the objects.
+
+    Beside each object lie a .cmd with the command that made it and a .d with what it was made of.
+    """
+    objects: list[str] = []
+    commands: list[list[str]] = []
+    for source in files:
+        target = folder / (source.relative_to(root).as_posix().replace("/", "_") + ".o")
+        objects.append(str(target))
+        command = [*compiler, *flags, "-MMD", "-MF", str(target.with_suffix(".d"))]
+        command += ["-c", str(source), "-o", str(target)]
+        if force or not up_to_date(target, command):
+            # Before the compiler runs: a failed build leaves no object that fits the new command.
+            target.unlink(missing_ok=True)
+            target.with_suffix(".cmd").write_text(shlex.join(command))
+            commands.append(command)
+    if commands:
+        print(f"compiling {what}: {len(commands)} of {len(objects)} files", flush=True)
+        run_all(commands, what)
+    return objects
+
+
 def _sha256(path: Path) -> str:
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
@@ -244,8 +356,8 @@ def _check(dependency: Dependency, archive: Path) -> None:
     found = _sha256(archive)
     if found != dependency.sha256:
         raise BuildError(
-            f"{archive} is not the {dependency.archive} that Capicorn was tested with (its SHA-256 is {found}, expected "
-            f"{dependency.sha256}): remove the file, or get that release from PyPI or a trusted mirror."
+            f"{archive} is not the {dependency.archive} that Capicorn was tested with (its SHA-256 is {found}, "
+            f"expected {dependency.sha256}): remove the file, or get that release from PyPI or a trusted mirror."
         )
 
 
@@ -282,9 +394,9 @@ def _pip_download(dependency: Dependency, folder: Path) -> Path:
     print(output.rstrip(), file=sys.stderr)
     raise BuildError(
         f"{dependency.name} is needed to build Capicorn and pip could not fetch it ({dependency.sdist} "
-        f"{dependency.sdist_version} from the configured package index; pip's words stand above): check the network and "
-        f"pip's settings, or put {dependency.archive} into a folder and set CAPICORN_DEPS_DIR to it, or install the "
-        "system's libuv and llhttp with headers and set CAPICORN_SYSTEM_LIBS=1."
+        f"{dependency.sdist_version} from the configured package index; pip's words stand above): check the network "
+        f"and pip's settings, or put {dependency.archive} into a folder and set CAPICORN_DEPS_DIR to it, or install "
+        "the system's libuv, llhttp and zlib-ng with headers and set CAPICORN_SYSTEM_LIBS=1."
     )
 
 
@@ -345,8 +457,16 @@ def source_dir(dependency: Dependency) -> Path:
     return target
 
 
+def machine() -> str:
+    return os.uname().machine
+
+
 def sources(dependency: Dependency) -> list[str]:
-    return [*dependency.sources, *dependency.sources_for.get(platform_name(), ())]
+    return [
+        *dependency.sources,
+        *dependency.sources_for.get(platform_name(), ()),
+        *dependency.machine_sources.get(machine(), ()),
+    ]
 
 
 def library(dependency: Dependency, mode: str = "release", cc: list[str] | None = None) -> Library:
@@ -361,11 +481,13 @@ def library(dependency: Dependency, mode: str = "release", cc: list[str] | None 
     for variable in ("ARCHFLAGS", "CPPFLAGS", "CFLAGS"):
         flags += shlex.split(os.environ.get(variable, ""))
     defines = (*dependency.defines, *dependency.defines_for.get(platform, ()), *dependency.user_defines)
+    defines += dependency.machine_defines.get(machine(), ())
+    own_flags = dependency.machine_sources.get(machine(), {})
     flags += [f"-D{define}" for define in defines]
     flags += [f"-I{root / path}" for path in (dependency.include, *dependency.private_includes)]
     version = subprocess.run([*cc, "--version"], capture_output=True, text=True, errors="replace").stdout
     files = sources(dependency)
-    key = hashlib.sha256(repr((cc, version, os.uname().machine, flags, files)).encode())
+    key = hashlib.sha256(repr((cc, version, machine(), flags, files, own_flags)).encode())
     for name in files if os.environ.get("CAPICORN_DEPS_DIR") else ():
         key.update((root / name).read_bytes())  # Sources that are not pinned by a checksum.
     target = cache_dir() / "lib" / f"{dependency.name}-{dependency.version}-{mode}-{key.hexdigest()[:16]}"
@@ -377,16 +499,25 @@ def library(dependency: Dependency, mode: str = "release", cc: list[str] | None 
             made = Path(temporary) / "made"
             made.mkdir()
             objects = [str(Path(temporary) / f"{name.replace('/', '_')}.o") for name in files]
+            for name, template in dependency.templates.items():
+                text = (root / template).read_text("utf-8").replace("@ZLIB_SYMBOL_PREFIX@", "")
+                (made / "include").mkdir(exist_ok=True)
+                (made / "include" / name).write_text(text, encoding="utf-8")
+            compiler = [*cc, *flags, f"-I{made / 'include'}"]
             run_all(
-                [[*cc, *flags, "-c", str(root / s), "-o", o] for s, o in zip(files, objects, strict=True)],
+                [
+                    [*compiler, *own_flags.get(s, ()), "-c", str(root / s), "-o", o]
+                    for s, o in zip(files, objects, strict=True)
+                ],
                 dependency.name,
             )
-            ar = shlex.split(os.environ.get("AR") or sysconfig.get_config_var("AR") or "ar")
-            run_all([[*ar, "rcs", str(made / archive.name), *objects]], dependency.name)
+            run_all([[*archiver(), "rcs", str(made / archive.name), *objects]], dependency.name)
             _publish(made, target)
+    include = target / "include" if dependency.templates else root / dependency.include
+    feature = [dependency.feature] if dependency.feature else []
     return Library(
         name=dependency.name,
-        cflags=["-isystem", str(root / dependency.include), *(f"-D{d}" for d in dependency.user_defines)],
+        cflags=["-isystem", str(include), *(f"-D{d}" for d in (*dependency.user_defines, *feature))],
         link=[str(archive), *(f"-l{name}" for name in dependency.libraries_for.get(platform, ()))],
         licenses={
             name: (root / name).read_text("utf-8", "replace") for name in dependency.licenses if (root / name).is_file()
@@ -405,7 +536,8 @@ def system_library(dependency: Dependency) -> Library:
         if done.returncode == 0:
             words = shlex.split(done.stdout)
             link = [w for w in words if w.startswith(("-l", "-L", "-Wl,"))]
-            return Library(dependency.name, [w for w in words if w not in link], link)
+            feature = [f"-D{dependency.feature}"] if dependency.feature else []
+            return Library(dependency.name, [w for w in words if w not in link] + feature, link)
     raise BuildError(
         f"CAPICORN_SYSTEM_LIBS is set but pkg-config knows no {dependency.name}: install its development files (Debian "
         "and Ubuntu: apt install libuv1-dev libllhttp-dev), or unset the variable to build the pinned release."
