@@ -1,0 +1,1 @@
+"""The test suite; see CONTRIBUTING or `make help` for how to run parts of it."""

@@ -1,0 +1,1 @@
+"""The ASGI side: scopes, messages, errors, life cycle."""

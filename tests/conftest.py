@@ -1,0 +1,211 @@
+"""Fixtures of every test: servers, and what is looked at after each test."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.harness import process, thread
+from tests.harness.client import Client
+from tests.harness.process import ServerProcess
+from tests.harness.thread import Levels, Served, ThreadServer, Trampoline
+
+JOURNAL = "tests.apps.journal:app"
+LOGGERS = ("capicorn", "capicorn.error", "capicorn.access", "capicorn.asgi", "asyncio", "uvicorn", "uvicorn.error")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow (other projects' suites)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in (
+        "slow: minutes, not seconds; only with --slow",
+        "ours: says something that only this server promises; skipped when another one is under test",
+        "logs(pattern): a line of level error or above that the test provokes; may be repeated",
+        "stays: leaves something behind on purpose (says what)",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("timeout") is None and config.pluginmanager.hasplugin("timeout"):
+            item.add_marker(pytest.mark.timeout(60))
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
+        if item.get_closest_marker("ours"):
+            in_process = "asgi" in item.path.parts
+            if not (thread.is_capicorn() if in_process else process.is_capicorn()):
+                item.add_marker(pytest.mark.skip(reason="only of this server"))
+
+
+# --------------------------------------------------------------- in-process
+
+
+class Records(logging.Handler):
+    """Log records of the server in this process."""
+
+    def __init__(self) -> None:
+        super().__init__(level=0)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def text(self) -> str:
+        """The messages, with tracebacks."""
+        formatter = logging.Formatter("%(name)s %(levelname)s %(message)s")
+        return "\n".join(formatter.format(r) for r in list(self.records))
+
+
+@pytest.fixture
+def records() -> Iterator[Records]:
+    """What the server in this process logs during the test."""
+    handler = Records()
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    # one that propagates hands its records to its parent, which has the handler too
+    taken = [log for log in loggers if "." not in log.name or not log.propagate]
+    for log in taken:
+        log.addHandler(handler)
+    yield handler
+    for log in taken:
+        log.removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def clean(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every test: nothing is left behind, nothing was swallowed."""
+    in_process = "serve" in request.fixturenames or "start" in request.fixturenames
+    if not in_process:
+        yield
+        return
+    if "serve" in request.fixturenames:
+        request.getfixturevalue("shared_server")  # its own descriptors are no leak
+    records: Records = request.getfixturevalue("records")
+    unraisable: list[Any] = []
+    previous = sys.unraisablehook
+    sys.unraisablehook = lambda args: unraisable.append((repr(args.exc_value), repr(args.object)))
+    levels = Levels()
+    try:
+        yield
+        for name in ("serve", "start"):
+            if name in request.fixturenames:
+                request.getfixturevalue(name).end()
+        left = levels.settle()
+        gc.collect()
+    finally:
+        sys.unraisablehook = previous
+    expected = [str(m.args[0]) for m in request.node.iter_markers("logs")]
+    errors = [r for r in records.records if r.levelno >= logging.ERROR]
+    strange = [r for r in errors if not any(p in logging.Formatter().format(r) for p in expected)]
+    assert not left, f"left behind: {left}"
+    assert not unraisable, f"errors that nobody could receive: {unraisable}"
+    assert not strange, "unexpected errors in the log:\n" + "\n".join(logging.Formatter().format(r) for r in strange)
+
+
+@pytest.fixture(scope="module")
+def shared_server() -> Iterator[tuple[ThreadServer, Trampoline]]:
+    """One server for the tests of a module."""
+    trampoline = Trampoline()
+    server = ThreadServer(trampoline).start()
+    yield server, trampoline
+    server.stop()
+
+
+@pytest.fixture
+def serve(shared_server: tuple[ThreadServer, Trampoline]) -> Served:
+    """serve(app) gives a connection on which `app` answers."""
+    return Served(*shared_server)
+
+
+class Starter:
+    """start(app, option=...) gives a running ThreadServer; all are stopped at the test's end."""
+
+    def __init__(self) -> None:
+        self.servers: list[ThreadServer] = []
+        self.clients: list[Client] = []
+
+    def __call__(self, app: Any, **options: Any) -> ThreadServer:
+        server = ThreadServer(app, **options)
+        self.servers.append(server)
+        return server.start()
+
+    def end(self) -> None:
+        servers, self.servers = self.servers, []
+        for server in servers:
+            server.stop()
+
+
+@pytest.fixture
+def start() -> Iterator[Starter]:
+    starter = Starter()
+    yield starter
+    starter.end()
+
+
+# --------------------------------------------------------------- subprocess
+
+
+def check_log(server: ServerProcess, mark: int, expected: list[str]) -> None:
+    """No traceback since `mark` but the expected ones, and the server lives."""
+    assert server.alive, f"the server died with {server.process.poll()}:\n{server.log.text(mark)}"
+    text = server.log.text(mark)
+    if "Traceback" in text and not any(e in text for e in expected):
+        raise AssertionError(f"a traceback in the log:\n{text[-6000:]}")
+    for bad in ("AddressSanitizer", "runtime error:", "Fatal Python error"):
+        assert bad not in text, text[-6000:]
+
+
+class Pool:
+    """Servers in child processes by their options, started once for the module."""
+
+    def __init__(self) -> None:
+        self.servers: dict[tuple[str, tuple[str, ...]], ServerProcess] = {}
+
+    def __call__(self, *options: str, app: str = JOURNAL) -> ServerProcess:
+        key = (app, options)
+        if key not in self.servers or not self.servers[key].alive:
+            self.servers[key] = ServerProcess(app, *options)
+        return self.servers[key]
+
+    def end(self) -> None:
+        for server in self.servers.values():
+            server.kill()
+        self.servers.clear()
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    """pool("--flag", "value") gives a server with these flags, shared by the module's tests."""
+    servers = Pool()
+    yield servers
+    servers.end()
+
+
+@pytest.fixture
+def server(pool: Pool, request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    """The server with default flags and the journal application."""
+    it = pool()
+    mark = it.log.mark()
+    yield it
+    check_log(it, mark, [str(m.args[0]) for m in request.node.iter_markers("logs")])
+
+
+@pytest.fixture
+def launch() -> Iterator[Callable[..., ServerProcess]]:
+    """launch("module:app", "--flag") gives a process of the test's own."""
+    started: list[ServerProcess] = []
+
+    def go(app: str = JOURNAL, *options: str, **more: Any) -> ServerProcess:
+        started.append(ServerProcess(app, *options, **more))
+        return started[-1]
+
+    yield go
+    for it in started:
+        it.kill()

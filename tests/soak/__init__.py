@@ -1,0 +1,1 @@
+"""Many requests, and memory that stays level."""
