@@ -1,0 +1,220 @@
+"""The command `capicorn`, made from the table of settings."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import click
+
+from capicorn._version import __version__
+from capicorn.settings import ENV_PREFIXES, SETTINGS, Setting
+
+
+def _parameter_type(setting: Setting) -> click.ParamType[Any]:
+    if setting.choices and not setting.open:
+        return click.Choice(setting.choices)
+    if setting.name == "log_level":
+        return click.Choice(setting.choices, case_sensitive=False)
+    if setting.kind in ("int", "float"):
+        return _Number(setting)
+    if setting.kind == "bool":
+        return click.BOOL
+    if setting.kind == "path" and not setting.missing:
+        return click.Path(exists=True, dir_okay=setting.multiple, readable=True)
+    return click.STRING
+
+
+class _Number(click.ParamType[Any]):
+    """An int or float within the bounds of its row."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.name = "integer" if setting.kind == "int" else "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        base: click.ParamType[Any] = click.INT if self.setting.kind == "int" else click.FLOAT
+        number = base.convert(value, param, ctx)
+        if problem := self.setting.problem(number):
+            self.fail(f"{problem}.", param, ctx)
+        return number
+
+
+def _option(setting: Setting) -> click.Option:
+    flags = list(setting.flags)
+    more: dict[str, Any] = {}
+    if setting.kind == "switch":
+        flags = ["/".join(flags)]
+    if setting.kind == "flag":
+        more["is_flag"] = True
+    elif setting.kind != "switch":
+        more["type"] = _parameter_type(setting)
+        if setting.metavar or setting.kind == "path":
+            more["metavar"] = setting.metavar or "PATH"
+        elif setting.open and setting.name != "log_level":
+            more["metavar"] = f"[{'|'.join(setting.choices)}]"
+    if setting.multiple:
+        more["multiple"] = True
+    else:
+        more["default"] = setting.default
+        more["show_default"] = setting.kind not in ("flag", "switch") and setting.default not in (None, "")
+    text = setting.help + (" Not in this release." if setting.missing and not setting.without else "")
+    return _Option([*flags, setting.name], envvar=list(setting.env), help=text, row=setting, **more)
+
+
+class _Option(click.Option):
+    def __init__(self, *args: Any, row: Setting, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.row = row
+
+
+class _Command(click.Command):
+    """One command; its options are shown in groups. `capicorn fastapi …` is handed to fastapi-cli."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Any:
+        words = sys.argv[1:] if args is None else list(args)
+        if words[:1] == ["fastapi"]:
+            from capicorn.uvicorn_names import run_fastapi
+
+            sys.exit(run_fastapi(words[1:]))
+        return super().main(args, *more, **kwargs)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {setting.group: [] for setting in SETTINGS}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                group = parameter.row.group if isinstance(parameter, _Option) else "Other"
+                groups.setdefault(group, []).append(record)
+        for group, records in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(records)
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    click.echo(
+        f"Running capicorn {__version__} with {platform.python_implementation()} {platform.python_version()}"
+        f" on {platform.system()}"
+    )
+    ctx.exit()
+
+
+def _callback(app: str, **values: Any) -> None:
+    ctx = click.get_current_context()
+    for setting in SETTINGS:
+        if setting.flags and (reason := setting.refuse(values[setting.name], setting.flags[0])):
+            raise click.UsageError(reason, ctx)
+    bind = values.pop("bind")
+    if bind is not None:
+        values.update(_address(bind))
+    values["headers"] = [_header(text) for text in values["headers"]] or None
+    for name in ("reload_dirs", "reload_includes", "reload_excludes", "access_log_exclude"):
+        values[name] = list(values[name]) or None
+    if values["log_config"] is None:
+        del values["log_config"]
+    _run(ctx, app, values)
+
+
+def _run(ctx: click.Context, app: str, values: dict[str, Any]) -> None:
+    from capicorn.config import Config
+    from capicorn.runner import run_config
+
+    sys.path.insert(0, values.pop("app_dir"))
+    try:
+        config = Config(app, **values)
+    except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError, RuntimeError) as exc:
+        # an impossible value, or a file that is not what it should be: told as click tells its own errors
+        raise click.UsageError(_reason(exc), ctx) from None
+    if reason := config.refused():
+        raise click.UsageError(reason, ctx)
+    try:
+        run_config(config)
+    except Exception as exc:
+        print_without_us(exc)
+        sys.exit(1)
+
+
+def _reason(exc: BaseException) -> str:
+    text = str(exc) or type(exc).__name__
+    cause = exc.__cause__
+    return f"{text} ({cause})" if cause is not None else text
+
+
+def _address(bind: str) -> dict[str, Any]:
+    """host and port, uds or fd from gunicorn's spelling."""
+    if bind.startswith("unix:"):
+        path = bind[len("unix:") :]
+        return {"uds": path[2:] if path.startswith("//") else path}
+    if bind.startswith("fd://"):
+        number = bind[len("fd://") :]
+        if not number.isdigit():
+            raise click.UsageError(f"--bind: {bind!r} names no descriptor; it should be fd://NUMBER.")
+        return {"fd": int(number)}
+    host, colon, port = bind.rpartition(":")
+    if bind.endswith("]") or not colon:
+        host, port = bind, "8000"
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise click.UsageError(f"--bind: write {bind!r} with brackets around the IPv6 address.")
+    if not port.isdigit() or int(port) > 65535:
+        raise click.UsageError(f"--bind: {port!r} is not a port; the address should be HOST:PORT, unix:PATH or fd://N.")
+    return {"host": host or "0.0.0.0", "port": int(port)}
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise click.UsageError(f"--header: {text!r} should be NAME:VALUE.")
+    return name, value
+
+
+def print_without_us(exc: BaseException) -> None:
+    """The traceback of an error of the application's, on stderr, without the frames that lead to it."""
+    traceback.print_exception(type(exc), exc, _first_of_theirs(exc.__traceback__))
+
+
+def _first_of_theirs(tb: TracebackType | None) -> TracebackType | None:
+    """The part of a traceback that begins with code that is neither ours nor that of import and asyncio. All of it
+    when there is no such code, unless only the import system was at work (a syntax error)."""
+    ours = str(Path(__file__).parent)
+    library = (str(Path(traceback.__file__).parent / "asyncio"), str(Path(traceback.__file__).parent / "importlib"))
+    at, imported = tb, False
+    while at is not None:
+        name = at.tb_frame.f_code.co_filename
+        imported = imported or name.startswith(("<frozen importlib", library[1]))
+        if not name.startswith((ours, *library, "<frozen ")):
+            return at
+        at = at.tb_next
+    return None if imported else tb
+
+
+def _make(callback: Callable[..., None]) -> click.Command:
+    argument = click.Argument(["app"], envvar=[prefix + "APP" for prefix in ENV_PREFIXES])
+    options: list[click.Parameter] = [_option(setting) for setting in SETTINGS if setting.flags]
+    version = click.Option(
+        ["--version"],
+        is_flag=True,
+        callback=_print_version,
+        expose_value=False,
+        is_eager=True,
+        help="Tell the version and exit.",
+    )
+    return _Command(
+        "capicorn",
+        params=[argument, *options, version],
+        callback=callback,
+        help="Serve the ASGI application APP, given as module:attribute.\n\n"
+        "Each option is also an environment variable: --root-path is CAPICORN_ROOT_PATH, else UVICORN_ROOT_PATH."
+        " `capicorn fastapi run` and `capicorn fastapi dev` run fastapi-cli on Capicorn.",
+    )
+
+
+main: click.Command = _make(_callback)

@@ -1,0 +1,1 @@
+"""What uvicorn has under `uvicorn.protocols`; the protocols themselves are C."""

@@ -1,0 +1,416 @@
+"""Server: starts, runs and stops what a Config describes, in the running event loop.
+
+Made to be derived from as uvicorn's is: every step is a method that is called on `self`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from capicorn import listeners
+from capicorn.config import STARTUP_FAILURE, Config
+from capicorn.listeners import Listener
+from capicorn.logging import style
+from capicorn.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from capicorn._core import AccessLog, Connection, HTTPServer
+    from capicorn.lifespan import LifespanOff, LifespanOn
+
+HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+TICK = 0.1
+"""Seconds between two calls of on_tick()."""
+
+POLL = 0.015
+"""Seconds between two looks at the connections that are left, at shutdown."""
+
+NAMED = 20
+"""How many of the requests that are cancelled are named in the log."""
+
+logger = logging.getLogger("capicorn.error")
+
+
+class ServerState:
+    """What the server is doing now. `connections` and `tasks` are snapshots, new with each access."""
+
+    def __init__(self) -> None:
+        self.http: HTTPServer | None = None
+        self.default_headers: list[tuple[bytes, bytes]] = []
+        self._before = 0
+
+    @property
+    def total_requests(self) -> int:
+        """Requests since the Server was made, over restarts."""
+        return self._before + (self.http.total_requests if self.http is not None else 0)
+
+    @property
+    def connections(self) -> set[Connection]:
+        return self.http.connections if self.http is not None else set()
+
+    @property
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        return self.http.tasks if self.http is not None else set()
+
+    def replace(self, http: HTTPServer | None) -> None:
+        self._before = self.total_requests
+        self.http = http
+
+
+class Server:
+    """Serves `config`. `run()` makes an event loop, `await serve()` uses the running one.
+
+    `started` is true while requests are served; set `should_exit` (from any thread) to end gracefully and
+    `force_exit` to end without waiting. `servers` holds what is listened on.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.server_state = ServerState()
+        self.servers: list[Listener] = []
+        self.started = False
+        self.last_notified = 0.0
+        self._should_exit = False
+        self._force_exit = False
+        self._captured_signals: list[int] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sleepers: set[asyncio.Future[None]] = set()
+        self._access_log: AccessLog | None = None
+        self.lifespan: LifespanOn | LifespanOff
+
+    # ---- flags that wake the server
+
+    @property
+    def should_exit(self) -> bool:
+        return self._should_exit
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        self._should_exit = value
+        if value:
+            self._wake()
+
+    @property
+    def force_exit(self) -> bool:
+        return self._force_exit
+
+    @force_exit.setter
+    def force_exit(self, value: bool) -> None:
+        self._force_exit = value
+        if value:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Any thread, and signal handlers."""
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed meanwhile
+                loop.call_soon_threadsafe(self._wake_sleepers)
+
+    def _wake_sleepers(self) -> None:
+        for sleeper in self._sleepers:
+            _set_done(sleeper)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but not on when should_exit or force_exit is set."""
+        loop = asyncio.get_running_loop()
+        sleeper = loop.create_future()
+        timer = loop.call_later(seconds, _set_done, sleeper)
+        self._sleepers.add(sleeper)
+        try:
+            await sleeper
+        finally:
+            timer.cancel()
+            self._sleepers.discard(sleeper)
+
+    # ---- the life of a server
+
+    @functools.cached_property
+    def limit_max_requests(self) -> int | None:
+        limit = self.config.limit_max_requests
+        return None if limit is None else limit + random.randint(0, self.config.limit_max_requests_jitter)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve in a loop of its own until the end. Raises SystemExit(3) when the start fails and, as
+        `signal.raise_signal` does after a graceful stop, what the signal that ended it stands for."""
+        with asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
+            runner.run(self.serve(sockets=sockets))
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve in the running loop until the end. Bound `sockets` take the place of the addresses in the config."""
+        with self.capture_signals():
+            await self._serve(sockets)
+
+    async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
+        process_id = os.getpid()
+        config = self.config
+        if not config.loaded:
+            config.load()
+        self._loop = asyncio.get_running_loop()
+        self.lifespan = config.lifespan_class(config)
+        logger.info(
+            "Started server process [%d]",
+            process_id,
+            extra={"color_message": "Started server process [" + style("%d", fg="cyan") + "]"},
+        )
+        try:
+            await self.startup(sockets=sockets)
+            if not self.should_exit:
+                await self.main_loop()
+            if self.started:
+                await self.shutdown(sockets=sockets)
+                logger.info(
+                    "Finished server process [%d]",
+                    process_id,
+                    extra={"color_message": "Finished server process [" + style("%d", fg="cyan") + "]"},
+                )
+        finally:
+            self._abandon()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then listen. Exits with code 3 when either fails."""
+        self._loop = asyncio.get_running_loop()
+        await self._unless_forced(self.lifespan.startup())
+        if self.lifespan.should_exit or self.force_exit:
+            sys.exit(STARTUP_FAILURE)
+        http = self._make_http()
+        self.server_state.replace(http)
+        self.server_state.default_headers = self.config.encoded_headers
+        try:
+            self.servers = await self._listen(http, sockets)
+        except OSError as exc:
+            logger.error(exc)
+            http.close()
+            await self._unless_forced(self.lifespan.shutdown())
+            sys.exit(STARTUP_FAILURE)
+        if sockets is None:
+            self.config.log_running(self.servers[0].sockets[0])
+        self.started = True
+
+    async def main_loop(self) -> None:
+        """Call on_tick() every tenth of a second until it says that it is time to end."""
+        counter = 0
+        should_exit = await self.on_tick(counter)
+        while not should_exit:
+            counter = (counter + 1) % 864000
+            await self._pause(TICK)
+            should_exit = await self.on_tick(counter)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Is it time to end? Calls callback_notify when that is due."""
+        config = self.config
+        if counter % 10 == 0 and config.callback_notify is not None:
+            now = time.time()
+            if now - self.last_notified > config.timeout_notify:
+                self.last_notified = now
+                await config.callback_notify()
+        if self.should_exit:
+            return True
+        limit = self.limit_max_requests
+        if limit is not None and self.server_state.total_requests >= limit:
+            logger.info("Maximum request limit of %d exceeded. Terminating process.", limit)
+            return True
+        return False
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, let the requests that run end, then the application. A second call finds nothing to do.
+
+        Idle connections have timeout_shutdown_idle for a request that is on its way. After timeout_shutdown_streams
+        receive() gives http.disconnect, after timeout_graceful_shutdown what still runs is cancelled.
+        """
+        logger.info("Shutting down")
+        for listener in self.servers:
+            listener.close()
+        for sock in sockets or []:
+            sock.close()
+        http = self.server_state.http
+        if http is not None:
+            await self._drain(http)
+            http.close()
+            if self.server_state.http is http:
+                self.server_state.replace(None)
+        if self._access_log is not None:
+            self._access_log.flush()
+        if not self.force_exit:
+            await self._unless_forced(self.lifespan.shutdown())
+
+    # ---- starting
+
+    def _make_http(self) -> HTTPServer:
+        from capicorn import _core
+        from capicorn.access import access_log
+        from capicorn.middleware.proxy_headers import ProxyHeaders
+
+        config = self.config
+        loop = asyncio.get_running_loop()
+        settings: dict[str, Any] = {}
+        for setting in SETTINGS:
+            if setting.core:
+                value = getattr(config, setting.name)
+                settings[setting.core] = 0 if value is None else value
+        if config.timeout_keep_alive == 0:
+            settings["timeout_keep_alive"] = 0.001  # at once; to C 0 is "no limit"
+        self._access_log = access_log(config, loop)
+        return _core.HTTPServer(
+            loop,
+            config.loaded_app,
+            logger=logger,
+            state=self.lifespan.state,
+            asgi_version=config.asgi_version,
+            scheme="https" if config.is_ssl else "http",
+            default_headers=config.encoded_headers,
+            proxy_headers=ProxyHeaders(config.forwarded_allow_ips).resolve if config.proxy_headers else None,
+            access_log=self._access_log,
+            limit_max_requests=self.limit_max_requests or 0,
+            **settings,
+        )
+
+    async def _listen(self, http: HTTPServer, given: list[socket.socket] | None) -> list[Listener]:
+        config = self.config
+        stop = http.stop_listening
+        opened: list[socket.socket] = []
+        path = None
+        try:
+            if given is not None:
+                found = [Listener([sock], stop) for sock in given]
+            else:
+                if config.fd is not None:
+                    opened = [listeners.from_descriptor(config.fd)]
+                elif config.uds is not None:
+                    opened = [listeners.bind_unix(config.uds)]
+                    path = config.uds
+                else:
+                    opened = await listeners.bind_tcp(config.host, config.port)
+                found = [Listener(opened, stop, unlink=path)]
+            for listener in found:
+                for sock in listener.sockets:
+                    listeners.listen(sock, config.backlog)
+                    http.listen(sock.fileno())
+        except BaseException:
+            for sock in opened:
+                sock.close()
+            raise
+        return found
+
+    # ---- stopping
+
+    async def _drain(self, http: HTTPServer) -> None:
+        config = self.config
+        begin = time.monotonic()
+        graceful = config.timeout_graceful_shutdown
+        streams = config.timeout_shutdown_streams
+        if graceful is not None:
+            streams = min(streams, graceful / 2)
+        http.shutdown(config.timeout_shutdown_idle)
+        said = told = False
+        while not self.force_exit and (http.connection_count or http.request_count):
+            passed = time.monotonic() - begin
+            if not said and (http.request_count or passed > config.timeout_shutdown_idle + 0.2):
+                said = True
+                if http.connection_count:
+                    logger.info("Waiting for connections to close. (CTRL+C to force quit)")
+                else:
+                    logger.info("Waiting for background tasks to complete. (CTRL+C to force quit)")
+            if not told and passed >= streams:
+                told = True
+                for name in http.disconnect():
+                    logger.debug("Told that the server is shutting down: %s", name)
+            if graceful is not None and passed >= graceful:
+                await self._cancel_requests(http)
+                return
+            await self._pause(POLL)
+        if self.force_exit:
+            http.cancel()
+
+    async def _cancel_requests(self, http: HTTPServer) -> None:
+        names = http.cancel()
+        if names:
+            logger.error("Cancel %s running task(s), timeout graceful shutdown exceeded", len(names))
+            for name in names[:NAMED]:
+                logger.error("Cancelled: %s", name)
+            if len(names) > NAMED:
+                logger.error("Cancelled: %d more", len(names) - NAMED)
+        end = time.monotonic() + 1.0  # for `finally` and `except CancelledError` in the application
+        while http.request_count and not self.force_exit and time.monotonic() < end:
+            await self._pause(POLL)
+
+    async def _unless_forced(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Await the application's start or end, but no longer than until force_exit."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        try:
+            while not task.done() and not self.force_exit:
+                pause = asyncio.get_running_loop().create_future()
+                self._sleepers.add(pause)
+                try:
+                    await asyncio.wait([task, pause], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    self._sleepers.discard(pause)
+                    pause.cancel()
+            if task.done():
+                task.result()
+            else:
+                self.lifespan.cancel()
+        finally:
+            if not task.done():
+                task.cancel()
+
+    def _abandon(self) -> None:
+        """Whatever ended serve(), a cancelled task as well: leave no socket open and no line unwritten."""
+        for listener in self.servers:
+            listener.close()
+        http = self.server_state.http
+        if http is not None:
+            http.close()
+            self.server_state.replace(None)
+        if self._access_log is not None:
+            self._access_log.flush()
+            self._access_log = None
+
+    # ---- signals
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Within, SIGINT and SIGTERM go to handle_exit(); afterwards the old handlers are back and get what was
+        captured, the last first. Nothing happens in a thread that is not the main one."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+        captured, self._captured_signals = self._captured_signals, []
+        for number in reversed(captured):
+            signal.raise_signal(number)
+
+    def install_signal_handlers(self) -> None:
+        """Of old uvicorn; never called. Subclasses still override it."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal ends gracefully. SIGINT after that, or the same signal again, forces."""
+        again = sig in self._captured_signals
+        self._captured_signals.append(sig)
+        if self.should_exit and (sig == signal.SIGINT or again):
+            self.force_exit = True
+        else:
+            self.should_exit = True
+
+
+def _set_done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

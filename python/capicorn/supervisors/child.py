@@ -1,0 +1,59 @@
+"""A server in a child process of its own, started afresh (spawn): it imports the application anew."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from multiprocessing.context import SpawnProcess
+from socket import socket
+from typing import Any
+
+from capicorn.config import Config
+
+
+def get_subprocess(config: Config, target: Callable[..., None], sockets: list[socket]) -> SpawnProcess:
+    """The process that will call `target(sockets=sockets)`, not yet started. All three are pickled."""
+    multiprocessing.allow_connection_pickling()
+    shim = sys.modules.get("capicorn.uvicorn_names")
+    arguments: dict[str, Any] = {
+        "config": config,
+        "target": target,
+        "sockets": sockets,
+        "stdin": _stdin(),
+        "as_uvicorn": shim is not None and shim.active(),
+    }
+    return multiprocessing.get_context("spawn").Process(target=started, kwargs=arguments)
+
+
+def started(
+    config: Config, target: Callable[..., None], sockets: list[socket], stdin: int | None, as_uvicorn: bool
+) -> None:
+    """The child's main function. Ends with the exit codes of the command."""
+    from capicorn.cli import print_without_us
+
+    if stdin is not None:  # debuggers want it; multiprocessing puts /dev/null there
+        try:
+            sys.stdin = os.fdopen(stdin)
+        except OSError:
+            pass
+    if as_uvicorn:
+        from capicorn.uvicorn_names import install
+
+        install(shadow=True)
+    config.configure_logging()
+    try:
+        target(sockets=sockets)
+    except KeyboardInterrupt:
+        pass
+    except Exception as exc:
+        print_without_us(exc)
+        sys.exit(1)
+
+
+def _stdin() -> int | None:
+    try:
+        return sys.stdin.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
