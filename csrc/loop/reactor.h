@@ -35,6 +35,8 @@ typedef struct cap_reactor {
     /* Called when work is deferred while not `running`: see that a turn comes
        (own loop: nothing to do; foreign: loop.call_soon(drive)). May be NULL. */
     void (*want_turn)(struct cap_reactor *r);
+    PyObject *fatal;       /* KeyboardInterrupt or SystemExit on its way out of
+                              run_forever; see cap_reactor_report */
 } cap_reactor;
 
 /* The reactor of an asyncio event loop: for a capicorn.Loop its own, for any
@@ -82,7 +84,8 @@ void cap_reactor_watchers_changed(cap_reactor *r);
 PyObject *cap_task_start(cap_reactor *r, PyObject *coro, PyObject *context);
 
 /* An error that nobody can receive: to loop.call_exception_handler with
-   `message`. Takes the current exception. */
+   `message`. Takes the current exception. KeyboardInterrupt and SystemExit come
+   out of run_forever instead, at the end of what runs now. May run Python. */
 void cap_reactor_report(cap_reactor *r, const char *message);
 
 #endif

@@ -1,0 +1,70 @@
+/* The loop's part of the module: its types, and what they share. */
+#include "loop/loop.h"
+
+#include "base/mem.h"
+
+static int
+make_kwnames(cap_state *st, cap_loop_state *ls)
+{
+#if CAP_HAVE_EAGER_TASKS
+    ls->task_kwnames = PyTuple_Pack(3, st->str.loop, st->str.context, st->str.eager_start);
+#else
+    ls->task_kwnames = PyTuple_Pack(2, st->str.loop, st->str.context);
+#endif
+    ls->create_kwnames = PyTuple_Pack(1, st->str.context);
+    ls->future_kwnames = PyTuple_Pack(1, st->str.loop);
+    return ls->task_kwnames != NULL && ls->create_kwnames != NULL && ls->future_kwnames != NULL
+               ? 0
+               : -1;
+}
+
+int
+cap_loop_init(PyObject *module, cap_state *st)
+{
+    cap_loop_state *ls = cap_calloc(1, sizeof *ls);
+    if (ls == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    st->loop = ls;
+    if (make_kwnames(st, ls) < 0 || cap_handle_types_init(module, st) < 0 ||
+        cap_loop_type_init(module, st) < 0 || cap_foreign_type_init(module, st) < 0)
+        return -1;
+    return 0;
+}
+
+#define OBJECTS(X)                                                             \
+    X(handle_class)                                                            \
+    X(timer_class)                                                             \
+    X(handle_repr)                                                             \
+    X(handle_repr_info)                                                        \
+    X(timer_repr_info)                                                         \
+    X(extract_stack)                                                           \
+    X(future_kwnames)                                                          \
+    X(task_kwnames)                                                            \
+    X(create_kwnames)
+
+void
+cap_loop_clear(cap_state *st)
+{
+    cap_loop_state *ls = cap_loop_state_of(st);
+    if (ls == NULL)
+        return;
+    st->loop = NULL;
+#define X(field) Py_CLEAR(ls->field);
+    OBJECTS(X)
+#undef X
+    cap_free(ls);
+}
+
+int
+cap_loop_traverse(cap_state *st, visitproc visit, void *arg)
+{
+    cap_loop_state *ls = cap_loop_state_of(st);
+    if (ls == NULL)
+        return 0;
+#define X(field) Py_VISIT(ls->field);
+    OBJECTS(X)
+#undef X
+    return 0;
+}

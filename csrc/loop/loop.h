@@ -1,0 +1,225 @@
+/* The asyncio event loop: what its files share. capicorn._core.Loop is the base
+   of capicorn.Loop (python/capicorn/loop.py), which has the standard library's
+   selector loop as its other base: what is not here in C comes from there.
+
+   One turn: poll, then the timers that are due, then what was ready when the
+   turn began, then the deferred work. The order is asyncio's.
+
+   All functions: GIL held, loop thread unless said otherwise. */
+#ifndef CAP_LOOP_LOOP_H
+#define CAP_LOOP_LOOP_H
+
+#include "loop/reactor.h"
+
+typedef struct cap_loop cap_loop;
+
+/* ---- handles (handle.c) ---- */
+
+#define CAP_HANDLE_INLINE 3
+
+enum {
+    CAP_HANDLE_CANCELLED = 1 << 0,
+    CAP_HANDLE_THREADSAFE = 1 << 1, /* from call_soon_threadsafe: cancel() may come from anywhere */
+    CAP_HANDLE_RUNNING = 1 << 2,    /* only kept for THREADSAFE */
+    CAP_HANDLE_TIMER = 1 << 3,      /* it is a cap_timer */
+};
+
+/* A callback with its context and arguments: capicorn._core.Handle. */
+typedef struct cap_handle {
+    PyObject_HEAD
+    cap_loop *loop;                   /* strong */
+    PyObject *callback;               /* NULL once cancelled */
+    PyObject *context;
+    PyObject *arg[CAP_HANDLE_INLINE]; /* the first nargs, when there are not more */
+    PyObject *rest;                   /* otherwise: a tuple of all of them */
+    PyObject *source_traceback;       /* debug mode: where it was made; or NULL */
+    PyObject *repr;                   /* debug mode: how it read before cancel(); or NULL */
+    PyObject *weakrefs;
+    uint32_t nargs;
+    uint32_t flags;
+} cap_handle;
+
+/* capicorn._core.TimerHandle */
+typedef struct cap_timer {
+    cap_handle base;
+    double when;    /* s, the loop's clock */
+    uint64_t seq;   /* equal times fire in the order in which they were asked for */
+    Py_ssize_t pos; /* in the heap; -1: not scheduled */
+} cap_timer;
+
+int cap_handle_types_init(PyObject *module, cap_state *st);
+/* New references, or NULL with an exception. `context` may be NULL or None: a
+   copy of the current one. Nothing of it is queued. */
+cap_handle *cap_handle_new(cap_loop *loop, PyObject *callback, PyObject *const *args,
+                           Py_ssize_t nargs, PyObject *context);
+cap_timer *cap_timer_new(cap_loop *loop, double when, PyObject *callback, PyObject *const *args,
+                         Py_ssize_t nargs, PyObject *context);
+/* Call it, in its context. Runs Python. An exception goes to the loop's handler;
+   0, or -1 with KeyboardInterrupt or SystemExit (or what the loop's exception
+   handler raised). */
+int cap_handle_run(cap_handle *h);
+/* As its cancel(); may run Python. 0, or -1 with an exception. */
+int cap_handle_cancel(cap_handle *h);
+/* Give the loop's spare handles back to the allocator. */
+void cap_handle_drop_spares(cap_loop *loop);
+
+/* A thread that waits in cancel() for a callback to end. On that thread's stack. */
+typedef struct cap_cancel_wait {
+    struct cap_cancel_wait *next;
+    cap_handle *handle;
+    PyThread_type_lock lock;
+} cap_cancel_wait;
+
+/* ---- timers (timer_heap.c): a binary heap of (when, seq) ---- */
+
+typedef struct cap_timer_heap {
+    cap_timer **item; /* strong references */
+    size_t len;
+    size_t cap;
+    uint64_t seq;
+} cap_timer_heap;
+
+/* Takes a reference of its own. 0, or -1 with MemoryError. */
+int cap_timer_heap_push(cap_timer_heap *t, cap_timer *timer);
+/* Take out a scheduled timer; the reference goes to the caller. */
+void cap_timer_heap_remove(cap_timer_heap *t, cap_timer *timer);
+static inline cap_timer *
+cap_timer_heap_first(const cap_timer_heap *t)
+{
+    return t->len != 0 ? t->item[0] : NULL;
+}
+
+/* ---- the ready queue: a ring of strong references ---- */
+
+typedef struct cap_ready {
+    cap_handle **slot;
+    size_t mask; /* size - 1; the size is a power of two */
+    size_t head;
+    size_t len;
+} cap_ready;
+
+int cap_ready_grow(cap_ready *q); /* 0, or -1 with MemoryError */
+
+/* Takes a reference of its own. 0, or -1 with MemoryError. */
+static inline int
+cap_ready_push(cap_ready *q, cap_handle *h)
+{
+    if ((q->slot == NULL || q->len > q->mask) && cap_ready_grow(q) < 0)
+        return -1;
+    q->slot[(q->head + q->len++) & q->mask] = (cap_handle *)Py_NewRef((PyObject *)h);
+    return 0;
+}
+
+/* The reference goes to the caller. Only when len != 0. */
+static inline cap_handle *
+cap_ready_pop(cap_ready *q)
+{
+    cap_handle *h = q->slot[q->head & q->mask];
+    q->head++;
+    q->len--;
+    return h;
+}
+
+/* ---- descriptors (watcher.c) ---- */
+
+typedef struct cap_watch {
+    PyObject *fileobj;  /* what was given to add_reader; NULL: not watched */
+    cap_handle *reader;
+    cap_handle *writer;
+} cap_watch;
+
+typedef struct cap_watcher {
+    int fd;          /* an epoll set of our own, inside libuv's; -1: closed */
+    cap_watch *item; /* indexed by descriptor */
+    size_t len;
+} cap_watcher;
+
+/* 0, or -1 with an exception. */
+int cap_watcher_open(cap_loop *loop);
+/* Forgets all and closes the set; its uv_poll_t is closed by then or never was open. */
+void cap_watcher_close(cap_loop *loop);
+PyObject *cap_watcher_add(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs, bool writer);
+PyObject *cap_watcher_remove(cap_loop *loop, PyObject *fd, bool writer);
+/* (fileobj, fd, events, reader, writer) of one, or None; for loop._selector */
+PyObject *cap_watcher_lookup(cap_loop *loop, PyObject *fd);
+PyObject *cap_watcher_fds(cap_loop *loop);
+/* Queue the handles of the descriptors that are ready. 0, or -1 with MemoryError. */
+int cap_watcher_collect(cap_loop *loop);
+int cap_watcher_traverse(cap_loop *loop, visitproc visit, void *arg);
+
+/* ---- the loop (loop.c) ---- */
+
+/* libuv's side, apart from the Python object: libuv holds its addresses until
+   every close callback has run. */
+typedef struct cap_uv {
+    uv_loop_t loop;
+    uv_prepare_t prepare; /* last before the poll: gives the GIL up */
+    uv_async_t async;     /* wakes the poll, from any thread */
+    uv_timer_t timer;     /* bounds the poll by the first timer */
+    uv_idle_t idle;       /* active: the poll must not sleep */
+    uv_poll_t poll;       /* the watcher's epoll set */
+} cap_uv;
+
+struct cap_loop {
+    PyObject_HEAD
+    cap_reactor reactor;
+    cap_uv *uv; /* NULL: closed */
+    cap_ready ready;
+    cap_timer_heap timers;
+    cap_watcher watcher;
+    cap_handle *spare;       /* freed Handles, linked by `rest` */
+    cap_handle *spare_timer; /* freed TimerHandles */
+    uint32_t nspare;
+    uint32_t nspare_timer;
+    bool closed;
+    bool stopping;
+    bool debug;
+    bool may_sleep;       /* in uv_run(ONCE) of a turn */
+    bool asleep;          /* the poll has given the GIL up; written with the GIL */
+    bool woken;           /* ... and has been woken already */
+    bool capture;         /* call_soon gives its handle to cap_task_start (3.11) */
+    cap_handle *captured;
+    bool in_ready;        /* a handle of the ready queue runs: perhaps a task's step */
+    bool has_thread;
+    unsigned long thread_id; /* of run_forever's thread, while has_thread */
+    PyObject *current_handle; /* debug mode: what runs now; or NULL */
+    PyObject *task_factory;   /* or NULL: None */
+    cap_cancel_wait *waits;
+    PyObject *weakrefs;
+};
+
+#define CAP_LOOP_OF(reactor_) ((cap_loop *)((char *)(reactor_) - offsetof(cap_loop, reactor)))
+
+int cap_loop_type_init(PyObject *module, cap_state *st);
+bool cap_loop_check(cap_state *st, PyObject *obj);
+/* cap_handle_run, with debug mode's measuring. */
+int cap_loop_run_handle(cap_loop *loop, cap_handle *h);
+/* End a sleep of the loop. Any thread, GIL held. */
+void cap_loop_wake(cap_loop *loop);
+
+/* foreign.c */
+int cap_foreign_type_init(PyObject *module, cap_state *st);
+cap_reactor *cap_foreign_acquire(cap_state *st, PyObject *loop);
+void cap_foreign_release(cap_reactor *r);
+
+/* What st->loop points at. */
+typedef struct cap_loop_state {
+    struct cap_foreign *drivers; /* list of the foreign loops' drivers in use */
+    PyObject *handle_class;      /* asyncio.Handle and asyncio.TimerHandle, and what */
+    PyObject *timer_class;       /* ours takes from them */
+    PyObject *handle_repr;
+    PyObject *handle_repr_info;
+    PyObject *timer_repr_info;
+    PyObject *extract_stack;     /* asyncio.format_helpers.extract_stack */
+    PyObject *future_kwnames;    /* keyword names: ("loop",) */
+    PyObject *task_kwnames;      /* ("loop", "context", "eager_start"), without the last on 3.11 */
+    PyObject *create_kwnames;    /* ("context",) */
+} cap_loop_state;
+
+static inline cap_loop_state *
+cap_loop_state_of(cap_state *st)
+{
+    return st->loop;
+}
+
+#endif

@@ -1,0 +1,276 @@
+/* Descriptors watched for add_reader and add_writer: an epoll set of our own that
+   libuv polls as one descriptor.
+
+   Not a uv_poll_t each, since libuv tells the kernel of a new watcher only at its
+   next poll and calls abort() when the descriptor was closed meanwhile, which
+   asyncio's users do. Here the kernel is asked at once and its error is raised,
+   closed descriptors vanish as they do with selectors.EpollSelector, nothing is
+   made non-blocking behind the owner's back, and adding or removing one costs
+   one system call. The price is one epoll_wait for each poll that found some. */
+#include "loop/loop.h"
+
+#include "base/mem.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+int
+cap_watcher_open(cap_loop *loop)
+{
+    cap_watcher *w = &loop->watcher;
+    w->fd = epoll_create1(EPOLL_CLOEXEC);
+    if (w->fd < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+static void
+forget(cap_watch *watch)
+{
+    PyObject *fileobj = watch->fileobj;
+    cap_handle *reader = watch->reader, *writer = watch->writer;
+    watch->fileobj = NULL;
+    watch->reader = watch->writer = NULL;
+    Py_XDECREF(fileobj);
+    Py_XDECREF((PyObject *)reader);
+    Py_XDECREF((PyObject *)writer);
+}
+
+void
+cap_watcher_close(cap_loop *loop)
+{
+    cap_watcher *w = &loop->watcher;
+    cap_watch *item = w->item;
+    size_t len = w->len;
+    w->item = NULL;
+    w->len = 0;
+    if (w->fd >= 0)
+        close(w->fd);
+    w->fd = -1;
+    for (size_t i = 0; i < len; i++)
+        forget(&item[i]);
+    cap_free(item);
+}
+
+int
+cap_watcher_traverse(cap_loop *loop, visitproc visit, void *arg)
+{
+    for (size_t i = 0; i < loop->watcher.len; i++) {
+        Py_VISIT(loop->watcher.item[i].fileobj);
+        Py_VISIT((PyObject *)loop->watcher.item[i].reader);
+        Py_VISIT((PyObject *)loop->watcher.item[i].writer);
+    }
+    return 0;
+}
+
+static uint32_t
+events_of(const cap_watch *watch)
+{
+    return (watch->reader != NULL ? (uint32_t)EPOLLIN : 0) |
+           (watch->writer != NULL ? (uint32_t)EPOLLOUT : 0);
+}
+
+/* The watch of `fd`, an int or an object with fileno(). When the object has been
+   closed it is looked for by identity, as selectors does. NULL: none; then *error
+   says whether an exception is set. */
+static cap_watch *
+find(cap_watcher *w, PyObject *fileobj, int *fd, int *error)
+{
+    *error = 0;
+    *fd = PyObject_AsFileDescriptor(fileobj);
+    if (*fd >= 0)
+        return (size_t)*fd < w->len && w->item[*fd].fileobj != NULL ? &w->item[*fd] : NULL;
+    if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
+        *error = 1;
+        return NULL;
+    }
+    for (size_t i = 0; i < w->len; i++) {
+        if (w->item[i].fileobj == fileobj) {
+            PyErr_Clear();
+            *fd = (int)i;
+            return &w->item[i];
+        }
+    }
+    return NULL;
+}
+
+/* Tell the kernel. 0, or -1 with an exception and nothing changed. */
+static int
+control(cap_watcher *w, int fd, uint32_t before, uint32_t events)
+{
+    struct epoll_event ev = {.events = events, .data.fd = fd};
+    int op = before == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+    if (before == events && op == EPOLL_CTL_MOD) {
+        /* Replacing a callback: the kernel knows, unless the descriptor was closed
+           and its number came back. */
+        if (epoll_ctl(w->fd, EPOLL_CTL_MOD, fd, &ev) == 0)
+            return 0;
+        op = EPOLL_CTL_ADD;
+    }
+    if (epoll_ctl(w->fd, op, fd, &ev) == 0)
+        return 0;
+    if (op == EPOLL_CTL_MOD && errno == ENOENT && epoll_ctl(w->fd, EPOLL_CTL_ADD, fd, &ev) == 0)
+        return 0;
+    if (op == EPOLL_CTL_ADD && errno == EEXIST && epoll_ctl(w->fd, EPOLL_CTL_MOD, fd, &ev) == 0)
+        return 0;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
+static int
+make_room(cap_watcher *w, int fd)
+{
+    size_t need = (size_t)fd + 1, len = w->len != 0 ? w->len : 16;
+    if (need <= w->len)
+        return 0;
+    while (len < need)
+        len *= 2;
+    cap_watch *item = cap_realloc(w->item, len * sizeof *item);
+    if (item == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memset(item + w->len, 0, (len - w->len) * sizeof *item);
+    w->item = item;
+    w->len = len;
+    return 0;
+}
+
+PyObject *
+cap_watcher_add(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs, bool writer)
+{
+    cap_watcher *w = &loop->watcher;
+    int fd, error;
+    if (nargs < 2) {
+        PyErr_SetString(PyExc_TypeError, "a descriptor and a callback are needed");
+        return NULL;
+    }
+    cap_watch *watch = find(w, args[0], &fd, &error);
+    if (watch == NULL && fd < 0)
+        return NULL;
+    cap_handle *h = cap_handle_new(loop, args[1], args + 2, nargs - 2, NULL);
+    if (h == NULL)
+        return NULL;
+    /* Making it ran Python (debug mode, a collection): look again. */
+    if (w->fd < 0) {
+        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        goto fail;
+    }
+    if (make_room(w, fd) < 0)
+        goto fail;
+    watch = &w->item[fd];
+    uint32_t before = events_of(watch);
+    if (control(w, fd, before, before | (uint32_t)(writer ? EPOLLOUT : EPOLLIN)) < 0)
+        goto fail;
+    if (watch->fileobj == NULL)
+        watch->fileobj = Py_NewRef(args[0]);
+    cap_handle **at = writer ? &watch->writer : &watch->reader, *old = *at;
+    *at = (cap_handle *)Py_NewRef((PyObject *)h);
+    if (old != NULL) {
+        int rc = cap_handle_cancel(old);
+        Py_DECREF((PyObject *)old);
+        if (rc < 0)
+            goto fail;
+    }
+    return (PyObject *)h;
+fail:
+    Py_DECREF((PyObject *)h);
+    return NULL;
+}
+
+PyObject *
+cap_watcher_remove(cap_loop *loop, PyObject *fileobj, bool writer)
+{
+    cap_watcher *w = &loop->watcher;
+    int fd, error;
+    cap_watch *watch = find(w, fileobj, &fd, &error);
+    if (watch == NULL) {
+        if (error)
+            return NULL;
+        PyErr_Clear();
+        Py_RETURN_FALSE;
+    }
+    cap_handle **at = writer ? &watch->writer : &watch->reader, *old = *at;
+    if (old == NULL)
+        Py_RETURN_FALSE;
+    *at = NULL;
+    struct epoll_event ev = {.events = events_of(watch), .data.fd = fd};
+    PyObject *last = NULL;
+    if (ev.events == 0) {
+        last = watch->fileobj;
+        watch->fileobj = NULL;
+    }
+    /* Fails when the descriptor was closed first: then the kernel forgot it. */
+    (void)epoll_ctl(w->fd, ev.events == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD, fd, &ev);
+    int rc = cap_handle_cancel(old);
+    Py_DECREF((PyObject *)old);
+    Py_XDECREF(last);
+    if (rc < 0)
+        return NULL;
+    Py_RETURN_TRUE;
+}
+
+PyObject *
+cap_watcher_lookup(cap_loop *loop, PyObject *fileobj)
+{
+    int fd, error;
+    cap_watch *watch = find(&loop->watcher, fileobj, &fd, &error);
+    if (watch == NULL) {
+        if (error)
+            return NULL;
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    /* selectors.EVENT_READ is 1, EVENT_WRITE 2 */
+    int events = (watch->reader != NULL ? 1 : 0) | (watch->writer != NULL ? 2 : 0);
+    return Py_BuildValue("OiiOO", watch->fileobj, fd, events,
+                         watch->reader != NULL ? (PyObject *)watch->reader : Py_None,
+                         watch->writer != NULL ? (PyObject *)watch->writer : Py_None);
+}
+
+PyObject *
+cap_watcher_fds(cap_loop *loop)
+{
+    PyObject *fds = PyList_New(0);
+    for (size_t i = 0; fds != NULL && i < loop->watcher.len; i++) {
+        if (loop->watcher.item[i].fileobj == NULL)
+            continue;
+        PyObject *fd = PyLong_FromSize_t(i);
+        if (fd == NULL || PyList_Append(fds, fd) < 0)
+            Py_CLEAR(fds);
+        Py_XDECREF(fd);
+    }
+    return fds;
+}
+
+int
+cap_watcher_collect(cap_loop *loop)
+{
+    cap_watcher *w = &loop->watcher;
+    struct epoll_event ev[128];
+    int n;
+    do
+        n = epoll_wait(w->fd, ev, 128, 0);
+    while (n < 0 && errno == EINTR);
+    /* Only queues handles: no Python runs, so nothing is removed meanwhile. More
+       than 128: the set is still readable at the next poll. */
+    for (int i = 0; i < n; i++) {
+        size_t fd = (size_t)ev[i].data.fd;
+        if (fd >= w->len || w->item[fd].fileobj == NULL)
+            continue;
+        cap_watch *watch = &w->item[fd];
+        /* An error or a hang-up wakes both, as with selectors. */
+        if ((ev[i].events & ~(uint32_t)EPOLLOUT) && watch->reader != NULL &&
+            !(watch->reader->flags & CAP_HANDLE_CANCELLED) &&
+            cap_ready_push(&loop->ready, watch->reader) < 0)
+            return -1;
+        if ((ev[i].events & ~(uint32_t)EPOLLIN) && watch->writer != NULL &&
+            !(watch->writer->flags & CAP_HANDLE_CANCELLED) &&
+            cap_ready_push(&loop->ready, watch->writer) < 0)
+            return -1;
+    }
+    return 0;
+}

@@ -1,0 +1,205 @@
+"""The asyncio event loop on libuv: `Loop`, `new_event_loop()`, `install()` and `EventLoopPolicy`.
+
+Scheduling, timers, descriptors and sleeping are in C (`capicorn._core.Loop`); everything else an asyncio loop can do
+comes from the standard library's selector loop, which is the other base.
+
+    with asyncio.Runner(loop_factory=capicorn.new_event_loop) as runner:
+        runner.run(main())
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import signal
+import sys
+import threading
+from asyncio import base_events, events, format_helpers
+from asyncio.log import logger
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from . import _core
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
+
+    class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
+        """The policy whose loops are `Loop`s."""
+
+
+__all__ = ["EventLoopPolicy", "Loop", "install", "new_event_loop"]
+
+
+class _Map(Mapping["FileDescriptorLike", selectors.SelectorKey]):
+    """What is watched, as `BaseSelector.get_map()` gives it."""
+
+    def __init__(self, selector: _Selector) -> None:
+        self._selector = selector
+
+    def __getitem__(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
+        return self._selector.get_key(fileobj)
+
+    def __iter__(self) -> Iterator[FileDescriptorLike]:
+        return iter(self._selector._loop._watched_fds())
+
+    def __len__(self) -> int:
+        return len(self._selector._loop._watched_fds())
+
+
+class _Selector(selectors.BaseSelector):
+    """Stands at `loop._selector`, where the standard library and debuggers look up what is watched. Read-only."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def get_key(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
+        found = self._loop._watch_of(fileobj)
+        if found is None:
+            raise KeyError(f"{fileobj!r} is not registered")
+        key, fd, mask, reader, writer = found
+        return selectors.SelectorKey(key, fd, mask, (reader, writer))
+
+    def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
+        return _Map(self)
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise NotImplementedError("capicorn.Loop polls in C: use add_reader() and add_writer()")
+
+    register = unregister = modify = select = _refuse
+
+    def close(self) -> None:
+        pass
+
+
+def _run_handle(handle: asyncio.Handle) -> None:
+    """Runs an asyncio.Handle that somebody else made."""
+    if not handle.cancelled():
+        handle._run()
+
+
+class Loop(_core.Loop, asyncio.SelectorEventLoop):
+    """An asyncio event loop on libuv.
+
+    It has all that `asyncio.SelectorEventLoop` has, in any thread, several to a process. Not after a fork: make a new
+    one in the child.
+    """
+
+    def __init__(self) -> None:
+        self._saved_wakeup_fd: int | None = None
+        asyncio.SelectorEventLoop.__init__(self, _Selector(self))
+
+    def run_forever(self) -> None:
+        """Run until stop() is called."""
+        self._check_closed()
+        self._check_running()
+        self._set_coroutine_origin_tracking(self._debug)
+        old_hooks = sys.get_asyncgen_hooks()
+        try:
+            self._thread_id = threading.get_ident()
+            sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
+            events._set_running_loop(self)
+            self._take_signals()
+            self._run()
+        finally:
+            self._stopping = False
+            self._thread_id = None
+            events._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*old_hooks)
+            self._return_signals()
+
+    def close(self) -> None:
+        """Close the loop, which must not be running. Idempotent."""
+        super().close()
+        self._dispose()
+
+    # Signals. The poll in C ends when CPython's wake-up descriptor is written to; after that, handlers of
+    # signal.signal() run and what they raise comes out of run_forever().
+
+    def _take_signals(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            try:
+                self._saved_wakeup_fd = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+            except ValueError:  # a subinterpreter
+                self._saved_wakeup_fd = None
+
+    def _return_signals(self) -> None:
+        saved = self._saved_wakeup_fd
+        if saved is None:
+            return
+        self._saved_wakeup_fd = None
+        if self._signal_handlers:
+            return  # add_signal_handler() set it for good
+        current = signal.set_wakeup_fd(-1)
+        if current == self._csock.fileno():
+            current = saved
+        if current != -1:
+            try:
+                signal.set_wakeup_fd(current)
+            except (ValueError, OSError):
+                pass  # closed meanwhile
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Remove the handler of a signal. True when there was one."""
+        removed = super().remove_signal_handler(sig)
+        if removed and not self._signal_handlers and self._saved_wakeup_fd is not None:
+            # The standard library has cleared it with the last handler; the poll still needs it.
+            signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        return removed
+
+    def _add_callback(self, handle: asyncio.Handle) -> None:
+        if not handle._cancelled:
+            self.call_soon(_run_handle, handle)
+
+    # What C calls when something is out of the ordinary.
+
+    def _callback_failed(self, handle: asyncio.Handle, exc: BaseException) -> None:
+        if _FORMAT_TAKES_DEBUG:
+            source = format_helpers._format_callback_source(handle._callback, handle._args, debug=self._debug)
+        else:
+            source = format_helpers._format_callback_source(handle._callback, handle._args)
+        context: dict[str, Any] = {"message": f"Exception in callback {source}", "exception": exc, "handle": handle}
+        if handle._source_traceback:
+            context["source_traceback"] = handle._source_traceback
+        self.call_exception_handler(context)
+
+    def _callback_took(self, handle: asyncio.Handle, seconds: float) -> None:
+        if seconds >= self.slow_callback_duration:
+            logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), seconds)
+
+
+_FORMAT_TAKES_DEBUG = "debug" in (format_helpers._format_callback_source.__kwdefaults__ or {})
+
+
+def new_event_loop() -> Loop:
+    """A new `Loop`, for `asyncio.Runner(loop_factory=...)` and `asyncio.run(..., loop_factory=...)` (3.12)."""
+    return Loop()
+
+
+def install() -> None:
+    """Make asyncio's event loop policy one whose loops are `Loop`s.
+
+    For code that cannot pass a loop factory; event loop policies are deprecated since CPython 3.14.
+    """
+    asyncio.set_event_loop_policy(__getattr__("EventLoopPolicy")())
+
+
+def __getattr__(name: str) -> Any:
+    # Made when it is asked for: naming asyncio's policy classes warns since CPython 3.14.
+    if name != "EventLoopPolicy":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from asyncio import unix_events
+
+    base: Any = getattr(unix_events, "_DefaultEventLoopPolicy", None) or getattr(
+        unix_events, "_UnixDefaultEventLoopPolicy", None
+    )
+    if base is None:
+        raise AttributeError("this version of asyncio has no event loop policies")
+    policy = type(base)(
+        "EventLoopPolicy",
+        (base,),
+        {"__module__": __name__, "__doc__": "The policy whose loops are `Loop`s.", "_loop_factory": Loop},
+    )
+    globals()["EventLoopPolicy"] = policy
+    return policy
