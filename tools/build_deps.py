@@ -208,6 +208,7 @@ DEPENDENCIES = {
             ),
         },
         feature="CAP_HAVE_ZLIB_NG",
+        isolated=True,
     ),
 }
 # What the extension links. A unit test of csrc/http names its own.
