@@ -180,6 +180,8 @@ DEPENDENCIES = {
             "x86_64": {
                 "arch/x86/x86_features.c": ("-mxsave",),
                 **{f"arch/x86/{name}_sse2.c": ("-msse2",) for name in ("chunkset", "compare256", "slide_hash")},
+                **{f"arch/x86/{name}_ssse3.c": ("-mssse3",) for name in ("adler32", "chunkset")},
+                "arch/x86/adler32_sse42.c": ("-msse4.2",),
                 **{
                     f"arch/x86/{name}_avx2.c": ("-mavx2", "-mbmi2")
                     for name in ("adler32", "chunkset", "compare256", "slide_hash")
@@ -204,6 +206,8 @@ DEPENDENCIES = {
                 "HAVE_CPUID_GNU",
                 "X86_HAVE_XSAVE_INTRIN",
                 "X86_SSE2",
+                "X86_SSSE3",
+                "X86_SSE42",
                 "X86_AVX2",
             ),
         },
