@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
@@ -67,6 +68,12 @@ class BuildExt(build_ext):
         except build_deps.BuildError as e:
             raise SystemExit(f"\n{e}") from None
 
+    def objects_folder(self) -> Path:
+        """Where objects stay for the next build. For an editable install setuptools would take a new one each time."""
+        if getattr(self, "editable_mode", False):
+            return ROOT / "build" / f"temp.{self.plat_name}-{sys.implementation.cache_tag}"
+        return Path(self.build_temp).resolve()
+
     def build_extension(self, ext: Extension) -> None:
         mode = build_deps.mode_from_environment()
         compiler = list(self.compiler.compiler_so)
@@ -80,7 +87,7 @@ class BuildExt(build_ext):
                 "install python3-dev; Fedora: dnf install python3-devel)."
             )
         libraries = build_deps.libraries(build_deps.EXTENSION, mode, cc)
-        folder = Path(self.build_temp).resolve() / mode
+        folder = self.objects_folder() / mode
         folder.mkdir(parents=True, exist_ok=True)
 
         flags = [*our_flags(mode), "-I", str(ROOT / "csrc")]
@@ -94,7 +101,6 @@ class BuildExt(build_ext):
 
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
         output.parent.mkdir(parents=True, exist_ok=True)
-        # Not over the old file: a running server has it mapped.
         made = folder / output.name
         made.unlink(missing_ok=True)
         linker = list(self.compiler.linker_so)
@@ -104,11 +110,14 @@ class BuildExt(build_ext):
         for lib in libraries:
             link += lib.link
         build_deps.run_all([[*link, *link_flags(mode, folder)]], "capicorn._core (linking)")
-        temporary = output.with_name(output.name + ".new")
-        self.copy_file(str(made), str(temporary))
-        os.replace(temporary, output)
-        if not self.inplace:
-            self.write_licenses(libraries)
+        put(made, output)
+        self.write_licenses(libraries)
+
+    def copy_extensions_to_source(self) -> None:
+        """For an in-place build, which setuptools does in build_lib first."""
+        for ext in self.extensions:
+            built = Path(self.build_lib) / self.get_ext_filename(ext.name)
+            put(built, ROOT / "python" / self.get_ext_filename(ext.name))
 
     def write_licenses(self, libraries: list[build_deps.Library]) -> None:
         """What is linked statically goes with its licence."""
@@ -119,6 +128,13 @@ class BuildExt(build_ext):
         if texts:
             target = Path(self.build_lib) / "capicorn" / "THIRD-PARTY-LICENSES.txt"
             target.write_text("\n\n".join(texts), encoding="utf-8")
+
+
+def put(made: Path, target: Path) -> None:
+    """Copies a file in place of another. Not over it: a running server has the old one mapped."""
+    temporary = target.with_name(target.name + ".new")
+    shutil.copy2(made, temporary)
+    os.replace(temporary, target)
 
 
 setup(

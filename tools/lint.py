@@ -4,7 +4,7 @@
 - PY_VERSION_HEX and its like outside csrc/py: differences between CPython versions live in one place.
 - Tabs, trailing blanks and lines over 100 columns in C.
 - An exported symbol other than PyInit__core of a built extension: uvloop brings another libuv into the same process,
-  and the dynamic linker would mix the two.
+  and the dynamic linker would mix the two. Also a symbol of ours that is missing: the linker lets it pass.
 
 A file of more than 1,000 lines is only mentioned. Then ruff and mypy run, where they are installed.
 """
@@ -49,6 +49,8 @@ LIBRARIES = {
 INCLUDE = re.compile(r'\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 VERSION = re.compile(r"\b(PY_VERSION_HEX|PY_(?:MAJOR|MINOR|MICRO)_VERSION|Py_Version)\b")
 COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
+OURS = ("cap_", "uv_", "llhttp_", "zng_")
+"""How the names of functions begin that are linked statically."""
 COLUMNS = 100
 LINES = 1000
 
@@ -124,17 +126,23 @@ def check_exports(path: Path) -> Iterator[str]:
     if shutil.which("nm") is None:
         yield f"{name(path)}: nm (binutils) is needed to see what it exports"
         return
-    what = ["-gU"] if sys.platform == "darwin" else ["-D", "--defined-only"]
+    what = ["-g"] if sys.platform == "darwin" else ["-D"]
     done = subprocess.run(["nm", *what, str(path)], capture_output=True, text=True)
     if done.returncode != 0:
         yield f"{name(path)}: nm: {done.stderr.strip()}"
         return
-    symbols = {
-        line.split()[-1].removeprefix("_" if sys.platform == "darwin" else "") for line in done.stdout.splitlines()
-    }
-    if "PyInit__core" not in symbols:
+    exported = set()
+    for line in done.stdout.splitlines():
+        *_, kind, symbol = line.split()
+        symbol = symbol.removeprefix("_") if sys.platform == "darwin" else symbol
+        # Weak undefined symbols (w) are those that the compiler's runtime may lack.
+        if kind not in "UwvA":
+            exported.add(symbol)
+        elif kind == "U" and symbol.startswith(OURS):
+            yield f"{name(path)}: {symbol} is used and not there"
+    if "PyInit__core" not in exported:
         yield f"{name(path)}: PyInit__core is not exported"
-    for symbol in sorted(symbols - {"PyInit__core"}):
+    for symbol in sorted(exported - {"PyInit__core"}):
         yield f"{name(path)}: exports {symbol}"
 
 
