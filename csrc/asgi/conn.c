@@ -519,12 +519,9 @@ feed(cap_conn *c, const char *data, size_t len)
     while (wants_input(c) && more && (at < len || !cap_h1_at_start(&c->parser))) {
         more = feed_step(c, data + at, len - at, &used);
         at += used;
-        if (c->starting && (!more || c->body_ended || at == len) && c->request != NULL) {
-            /* An END may still be due that needs no input. */
-            if (!c->body_ended && more && at == len)
-                continue;
+        /* MORE or END comes without further input, so this is reached for every head. */
+        if (c->starting && (!more || c->body_ended))
             start_request(c);
-        }
     }
     c->feeding = false;
     if (!cap_conn_open(c))

@@ -89,6 +89,25 @@ cap_waiters_wake(cap_waiter *list, cap_state *st)
     }
 }
 
+PyObject *
+cap_waiter_throw(cap_waiter *w, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 1 || nargs > 3) {
+        PyErr_SetString(PyExc_TypeError, "throw() takes one to three arguments");
+        return NULL;
+    }
+    cap_waiter_end(w);
+    PyObject *exc = args[0];
+    if (PyExceptionInstance_Check(exc)) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    } else if (PyExceptionClass_Check(exc)) {
+        PyErr_SetObject(exc, nargs > 1 && args[1] != Py_None ? args[1] : NULL);
+    } else {
+        PyErr_SetString(PyExc_TypeError, "throw() takes an exception");
+    }
+    return NULL;
+}
+
 /* --- messages -------------------------------------------------------------------- */
 
 static bool
@@ -177,7 +196,7 @@ awaitable_dealloc(PyObject *self)
     receive_awaitable *a = (receive_awaitable *)self;
     PyTypeObject *type = Py_TYPE(self);
     cap_waiter_end(&a->waiter);
-    Py_DECREF(a->request);
+    Py_DECREF((PyObject *)a->request);
     PyObject_Free(self);
     Py_DECREF(type);
 }
@@ -233,30 +252,10 @@ awaitable_send_method(PyObject *self, PyObject *value)
     return result;
 }
 
-/* throw() and close() of both kinds of waiting awaitable. */
-static PyObject *
-throw_into(cap_waiter *w, PyObject *const *args, Py_ssize_t nargs)
-{
-    if (nargs < 1 || nargs > 3) {
-        PyErr_SetString(PyExc_TypeError, "throw() takes one to three arguments");
-        return NULL;
-    }
-    cap_waiter_end(w);
-    PyObject *exc = args[0];
-    if (PyExceptionInstance_Check(exc)) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-    } else if (PyExceptionClass_Check(exc)) {
-        PyErr_SetObject(exc, nargs > 1 && args[1] != Py_None ? args[1] : NULL);
-    } else {
-        PyErr_SetString(PyExc_TypeError, "throw() takes an exception");
-    }
-    return NULL;
-}
-
 static PyObject *
 awaitable_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    return throw_into(&((receive_awaitable *)self)->waiter, args, nargs);
+    return cap_waiter_throw(&((receive_awaitable *)self)->waiter, args, nargs);
 }
 
 static PyObject *
@@ -326,7 +325,7 @@ static void
 receive_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    Py_DECREF(((receive_object *)self)->request);
+    Py_DECREF((PyObject *)((receive_object *)self)->request);
     PyObject_Free(self);
     Py_DECREF(type);
 }

@@ -32,6 +32,7 @@ typedef struct cap_request {
     PyObject *iter;  /* what the Task's steps go to; NULL before and after */
     PyObject *task;  /* NULL before and after */
     bool running;    /* in the server's list */
+    bool cancelled;  /* by us: no error of the application */
 
     /* What the access log and messages say of the request. */
     PyObject *client;
@@ -113,6 +114,8 @@ typedef struct cap_waiter {
 PyObject *cap_waiter_begin(cap_waiter *w, cap_waiter **list, PyObject *loop, cap_state *st);
 /* Take it out of the list and let go of its objects. */
 void cap_waiter_end(cap_waiter *w);
+/* throw() of an awaitable: it no longer waits, and the exception is raised. NULL. */
+PyObject *cap_waiter_throw(cap_waiter *w, PyObject *const *args, Py_ssize_t nargs);
 /* Resolve the future of each in the list; they leave it when they run. Runs Python
    (the loop's call_soon). */
 void cap_waiters_wake(cap_waiter *list, cap_state *st);

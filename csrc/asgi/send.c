@@ -1,0 +1,659 @@
+/* The application's send(): checks each message, writes it to the connection, and
+   returns an awaitable: the one that is already done, or, when the client does not
+   take what is there, one that waits. Also the server's own short responses. */
+#include "asgi/conn.h"
+
+#include <string.h>
+
+#define NOT_STARTED "Expected ASGI message 'http.response.start', but got '%S'."
+#define NOT_BODY "Expected ASGI message 'http.response.body', but got '%S'."
+#define AFTER_END "Unexpected ASGI message '%S' sent, after response already completed."
+
+/* --- the head ------------------------------------------------------------------------- */
+
+/* What the fields given by the application mean for framing. */
+typedef struct fields_seen {
+    uint32_t defaults;  /* bit 0: Date; bit i + 1: default_headers[i] is the app's own */
+    bool has_length;
+    bool chunked;
+    bool close;
+    uint64_t length;
+} fields_seen;
+
+static int
+bad(const char *what)
+{
+    PyErr_SetString(PyExc_RuntimeError, what);
+    return -1;
+}
+
+/* The default fields but those in `own`. */
+static int
+put_defaults(cap_conn *c, uint32_t own)
+{
+    cap_server *s = c->server;
+    size_t len;
+    const char *all = cap_server_defaults(s, &len);
+    if (own == 0)
+        return cap_conn_put(c, all, len);
+    if (s->set.date_header && (own & 1) == 0 &&
+        cap_conn_put(c, all + s->defaults_date_at - 6, 6 + CAP_HTTP_DATE + 2) < 0)
+        return -1;
+    Py_ssize_t n = s->default_headers != NULL ? PyTuple_GET_SIZE(s->default_headers) : 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (i + 1 < 32 && (own & (1u << (i + 1))) != 0)
+            continue;
+        PyObject *pair = PyTuple_GET_ITEM(s->default_headers, i);
+        PyObject *name = PyTuple_GET_ITEM(pair, 0), *value = PyTuple_GET_ITEM(pair, 1);
+        if (cap_conn_put(c, PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name)) < 0 ||
+            cap_conn_put(c, ": ", 2) < 0 ||
+            cap_conn_put(c, PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value)) < 0 ||
+            cap_conn_put(c, "\r\n", 2) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static uint32_t
+default_bit(const cap_server *s, const char *name, size_t len)
+{
+    if (len == 4 && memcmp(name, "date", 4) == 0)
+        return 1;
+    Py_ssize_t n = s->default_headers != NULL ? PyTuple_GET_SIZE(s->default_headers) : 0;
+    for (Py_ssize_t i = 0; i < n && i + 1 < 32; i++) {
+        PyObject *own = PyTuple_GET_ITEM(PyTuple_GET_ITEM(s->default_headers, i), 0);
+        if ((size_t)PyBytes_GET_SIZE(own) == len && memcmp(PyBytes_AS_STRING(own), name, len) == 0)
+            return 1u << (i + 1);
+    }
+    return 0;
+}
+
+/* One field of the application: checked, written in lower case, or left to the
+   framing. `status` decides whether a length may be said. */
+static int
+put_field(cap_conn *c, int status, PyObject *name, PyObject *value, fields_seen *seen)
+{
+    if (!PyBytes_Check(name) || !PyBytes_Check(value)) {
+        PyErr_Format(PyExc_TypeError,
+                     "response headers are pairs of bytes (ASGI), not of %.100s and %.100s",
+                     Py_TYPE(name)->tp_name, Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    const char *n = PyBytes_AS_STRING(name), *v = PyBytes_AS_STRING(value);
+    size_t nlen = (size_t)PyBytes_GET_SIZE(name), vlen = (size_t)PyBytes_GET_SIZE(value);
+    if (!cap_h1_name_ok(n, nlen))
+        return bad("Invalid HTTP header name.");
+    if (!cap_h1_value_ok(v, vlen))
+        return bad("Invalid HTTP header value.");
+    if (cap_buffer_reserve(&c->out, nlen + vlen + 4) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    char *to = c->out.data + c->out.len;
+    cap_h1_lower(to, n, nlen);
+    switch (nlen) {
+    case 10:
+        if (memcmp(to, "connection", 10) == 0) {
+            /* Ours to say: whether the connection goes on is known here alone. */
+            if (cap_h1_list_has(v, vlen, "close"))
+                seen->close = true;
+            return 0;
+        }
+        break;
+    case 14:
+        if (memcmp(to, "content-length", 14) == 0) {
+            uint64_t length;
+            if (!cap_h1_parse_length(v, vlen, &length) ||
+                (seen->has_length && seen->length != length))
+                return bad("Invalid HTTP header value.");
+            bool again = seen->has_length;
+            seen->has_length = true;
+            seen->length = length;
+            if (again || status == 204) /* RFC 9110 8.6: none in a 204 */
+                return 0;
+        }
+        break;
+    case 17:
+        if (memcmp(to, "transfer-encoding", 17) == 0) {
+            if (vlen != 7 || !cap_h1_list_has(v, vlen, "chunked"))
+                return bad("Transfer-Encoding is the server's; only 'chunked' can be asked for.");
+            seen->chunked = true;
+            return 0;
+        }
+        break;
+    }
+    seen->defaults |= default_bit(c->server, to, nlen);
+    memcpy(to + nlen, ": ", 2);
+    memcpy(to + nlen + 2, v, vlen);
+    memcpy(to + nlen + 2 + vlen, "\r\n", 2);
+    c->out.len += nlen + vlen + 4;
+    return 0;
+}
+
+static int
+put_pair(cap_conn *c, int status, PyObject *pair, fields_seen *seen)
+{
+    if (PyTuple_CheckExact(pair) && PyTuple_GET_SIZE(pair) == 2)
+        return put_field(c, status, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1), seen);
+    PyObject *two = PySequence_Fast(pair, "a response header is a pair of bytes (ASGI)");
+    if (two == NULL)
+        return -1;
+    int rc = -1;
+    if (PySequence_Fast_GET_SIZE(two) == 2)
+        rc = put_field(c, status, PySequence_Fast_GET_ITEM(two, 0),
+                       PySequence_Fast_GET_ITEM(two, 1), seen);
+    else
+        PyErr_SetString(PyExc_TypeError, "a response header is a pair of bytes (ASGI)");
+    Py_DECREF(two);
+    return rc;
+}
+
+/* Status line and fields, up to the framing. `fields` is a list or tuple. */
+static int
+put_fields(cap_conn *c, int status, PyObject *fields, uint32_t own, fields_seen *seen)
+{
+    size_t len;
+    const char *line = cap_h1_status_line(status, &len);
+    *seen = (fields_seen){0};
+    if (cap_conn_put(c, line, len) < 0 || put_defaults(c, own) < 0)
+        return -1;
+    Py_ssize_t n = fields != NULL ? PySequence_Fast_GET_SIZE(fields) : 0;
+    for (Py_ssize_t i = 0; i < n && i < PySequence_Fast_GET_SIZE(fields); i++)
+        if (put_pair(c, status, PySequence_Fast_GET_ITEM(fields, i), seen) < 0)
+            return -1;
+    return 0;
+}
+
+static int
+put_head(cap_request *r, cap_conn *c, int status, PyObject *fields)
+{
+    fields_seen seen;
+    size_t before = c->out.len;
+    if (put_fields(c, status, fields, 0, &seen) < 0)
+        goto fail;
+    if (seen.defaults != 0) {
+        /* The application's own Date or Server takes the default's place (RFC 9110 5.3:
+           neither may come twice). Rare, so the head is simply written again. */
+        uint32_t own = seen.defaults;
+        c->out.len = before;
+        if (put_fields(c, status, fields, own, &seen) < 0)
+            goto fail;
+    }
+    if (seen.has_length && seen.chunked) {
+        bad("Content-Length and Transfer-Encoding cannot both be sent (RFC 9112 6.2).");
+        goto fail;
+    }
+    r->no_body = r->is_head || status == 204 || status == 304;
+    r->has_length = seen.has_length;
+    r->length_left = seen.length;
+    /* RFC 9112 6.1: no transfer coding to a 1.0 client; the end of the connection is the
+       end of the content there. */
+    r->chunked = !seen.has_length && !r->no_body && r->minor >= 1;
+    bool until_close = !seen.has_length && !r->no_body && !r->chunked;
+    if (seen.close || until_close || cap_server_wants_close(c->server) ||
+        (r->expects && !c->body_ended))
+        c->keep_alive = false;
+    if (r->chunked && cap_conn_put(c, "transfer-encoding: chunked\r\n", 28) < 0)
+        goto fail;
+    if (!c->keep_alive) {
+        if (cap_conn_put(c, "connection: close\r\n", 19) < 0)
+            goto fail;
+    } else if (r->minor == 0 && cap_conn_put(c, "connection: keep-alive\r\n", 24) < 0) {
+        goto fail;
+    }
+    if (cap_conn_put(c, "\r\n", 2) < 0)
+        goto fail;
+    return 0;
+
+fail:
+    c->out.len = before;
+    return -1;
+}
+
+/* --- messages --------------------------------------------------------------------------- */
+
+/* message[key] or NULL without an exception when it is not there. Borrowed from the
+   message, which the caller holds: only for dicts. */
+static PyObject *
+item(PyObject *message, PyObject *key)
+{
+    return PyDict_GetItemWithError(message, key);
+}
+
+static int
+on_start(cap_request *r, PyObject *message)
+{
+    cap_state *st = r->st;
+    cap_conn *c = r->conn;
+    PyObject *status = item(message, st->str.status);
+    if (status == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_KeyError, "status");
+        return -1;
+    }
+    if (!PyLong_Check(status)) {
+        PyErr_Format(PyExc_TypeError, "status is an int (ASGI), not %.100s",
+                     Py_TYPE(status)->tp_name);
+        return -1;
+    }
+    long code = PyLong_AsLong(status);
+    if (code == -1 && PyErr_Occurred())
+        PyErr_Clear();
+    if (code < 200 || code > 999) {
+        PyErr_Format(PyExc_RuntimeError, "Invalid HTTP status %S: a response has 200 to 999.",
+                     status);
+        return -1;
+    }
+    PyObject *headers = item(message, st->str.headers), *fields = NULL;
+    if (headers == NULL && PyErr_Occurred())
+        return -1;
+    if (headers != NULL) {
+        fields = PySequence_Fast(headers, "headers are an iterable of pairs of bytes (ASGI)");
+        if (fields == NULL)
+            return -1;
+    }
+    /* An iterable of the application's may have run anything. */
+    int rc = -1;
+    if (r->conn != c)
+        rc = 0;
+    else if (r->response == CAP_RESPONSE_NOT_STARTED)
+        rc = put_head(r, c, (int)code, fields);
+    else
+        PyErr_Format(PyExc_RuntimeError, NOT_BODY, st->str.http_response_start);
+    if (rc == 0 && r->conn == c) {
+        r->status = (int)code;
+        r->response = CAP_RESPONSE_STARTED;
+        if (r->server->access_log != NULL)
+            Py_XSETREF(r->response_headers, Py_XNewRef(fields));
+        cap_request_log(r, true);
+        if (r->conn == c)
+            cap_conn_flush_later(c);
+    }
+    Py_XDECREF(fields);
+    return rc;
+}
+
+static int
+put_content(cap_request *r, cap_conn *c, const Py_buffer *view, bool last)
+{
+    size_t len = (size_t)view->len;
+    if (r->no_body)
+        return 0;
+    if (r->has_length) {
+        if (len > r->length_left)
+            return bad("Response content longer than Content-Length");
+        r->length_left -= len;
+    }
+    r->body_octets += len;
+    if (!r->chunked)
+        return len != 0 ? cap_conn_put_object(c, view, NULL, 0, NULL, 0) : 0;
+    static const char tail[] = "\r\n0\r\n\r\n";
+    if (len == 0)
+        return last ? cap_conn_put(c, tail + 2, 5) : 0;
+    char line[CAP_H1_CHUNK_LINE];
+    size_t line_len = cap_h1_chunk_line(line, len);
+    return cap_conn_put_object(c, view, line, line_len, tail, last ? 7 : 2);
+}
+
+static int
+on_body(cap_request *r, PyObject *message)
+{
+    cap_state *st = r->st;
+    PyObject *body = item(message, st->str.body);
+    PyObject *more = body != NULL || !PyErr_Occurred() ? item(message, st->str.more_body) : NULL;
+    if (more == NULL && PyErr_Occurred())
+        return -1;
+    Py_buffer view = {0};
+    bool held = false;
+    if (body == NULL) {
+        ;
+    } else if (PyBytes_CheckExact(body)) {
+        view.buf = PyBytes_AS_STRING(body);
+        view.len = PyBytes_GET_SIZE(body);
+        view.obj = body;
+    } else if (PyObject_GetBuffer(body, &view, PyBUF_SIMPLE) == 0) {
+        held = true;
+    } else {
+        PyErr_Format(PyExc_TypeError, "body is bytes (ASGI), not %.100s", Py_TYPE(body)->tp_name);
+        return -1;
+    }
+    int last = 1;
+    if (more != NULL && more != Py_False)
+        last = more == Py_True ? 0 : PyObject_IsTrue(more) == 0; /* truth may be Python */
+    cap_conn *c = r->conn;
+    int rc = -1;
+    if (PyErr_Occurred() || c == NULL) {
+        rc = c == NULL && !PyErr_Occurred() ? 0 : -1;
+    } else if (put_content(r, c, &view, last) == 0) {
+        rc = 0;
+        if (r->conn != c) {
+            ; /* the client went away meanwhile */
+        } else if (!last) {
+            cap_conn_flush_later(c);
+        } else if (r->has_length && r->length_left != 0 && !r->no_body) {
+            rc = bad("Response content shorter than Content-Length");
+        } else {
+            r->response = CAP_RESPONSE_COMPLETE;
+            cap_request_log(r, false);
+            if (r->conn == c)
+                cap_conn_response_done(c);
+        }
+    }
+    if (held)
+        PyBuffer_Release(&view);
+    return rc;
+}
+
+/* 0, or -1 with an exception that the application gets. */
+static int
+dispatch(cap_request *r, PyObject *message)
+{
+    cap_state *st = r->st;
+    if (!PyDict_Check(message)) {
+        PyErr_Format(PyExc_TypeError, "an ASGI message is a dict, not %.100s",
+                     Py_TYPE(message)->tp_name);
+        return -1;
+    }
+    PyObject *type = item(message, st->str.type);
+    if (type == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_KeyError, "type");
+        return -1;
+    }
+    /* The literals of an application are interned: mostly the pointers are the same. */
+    PyObject *expected = r->response == CAP_RESPONSE_NOT_STARTED ? st->str.http_response_start
+                                                                 : st->str.http_response_body;
+    bool same = type == expected;
+    if (!same && PyUnicode_Check(type))
+        same = PyUnicode_Compare(type, expected) == 0;
+    if (r->response == CAP_RESPONSE_COMPLETE) {
+        PyErr_Format(PyExc_RuntimeError, AFTER_END, type);
+        return -1;
+    }
+    if (!same) {
+        PyErr_Format(PyExc_RuntimeError,
+                     r->response == CAP_RESPONSE_NOT_STARTED ? NOT_STARTED : NOT_BODY, type);
+        return -1;
+    }
+    return r->response == CAP_RESPONSE_NOT_STARTED ? on_start(r, message) : on_body(r, message);
+}
+
+/* --- awaitables ---------------------------------------------------------------------------- */
+
+typedef struct send_awaitable {
+    PyObject_HEAD
+    cap_request *request; /* owned */
+    cap_waiter waiter;
+} send_awaitable;
+
+static bool
+must_wait(const cap_request *r, size_t limit)
+{
+    return r->conn != NULL && cap_conn_open(r->conn) && cap_conn_unsent(r->conn) > limit;
+}
+
+typedef struct send_object {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    cap_request *request; /* owned */
+} send_object;
+
+static PyObject *
+send_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+{
+    if (PyVectorcall_NARGS(nargsf) + (kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0) != 1 ||
+        (kwnames != NULL && PyTuple_GET_SIZE(kwnames) == 1 &&
+         PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "message") != 0)) {
+        PyErr_SetString(PyExc_TypeError, "send() takes one message");
+        return NULL;
+    }
+    cap_request *r = ((send_object *)self)->request;
+    cap_state *st = r->st;
+    PyObject *done = cap_objects_of(st)->done;
+    if (r->conn == NULL && r->response != CAP_RESPONSE_COMPLETE)
+        return Py_NewRef(done); /* ASGI 2.3: after a disconnect, send does nothing */
+    if (dispatch(r, args[0]) < 0)
+        return NULL;
+    if (!must_wait(r, CAP_HIGH_WATER))
+        return Py_NewRef(done);
+    cap_conn *c = (cap_conn *)Py_NewRef((PyObject *)r->conn);
+    cap_conn_flush(c);
+    Py_DECREF(c);
+    if (!must_wait(r, CAP_HIGH_WATER))
+        return Py_NewRef(done);
+    send_awaitable *a = PyObject_New(send_awaitable, st->type.SendAwaitable);
+    if (a == NULL)
+        return NULL;
+    a->request = (cap_request *)Py_NewRef((PyObject *)r);
+    a->waiter = (cap_waiter){0};
+    return (PyObject *)a;
+}
+
+static void
+awaitable_dealloc(PyObject *self)
+{
+    send_awaitable *a = (send_awaitable *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    cap_waiter_end(&a->waiter);
+    Py_DECREF((PyObject *)a->request);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static PySendResult
+awaitable_send(PyObject *self, PyObject *value, PyObject **result)
+{
+    send_awaitable *a = (send_awaitable *)self;
+    cap_request *r = a->request;
+    if (a->waiter.iter != NULL) {
+        PySendResult rc = PyIter_Send(a->waiter.iter, value, result);
+        if (rc == PYGEN_NEXT)
+            return rc;
+        cap_waiter_end(&a->waiter);
+        if (rc == PYGEN_ERROR)
+            return rc;
+        Py_CLEAR(*result);
+    }
+    if (must_wait(r, CAP_LOW_WATER)) {
+        *result = cap_waiter_begin(&a->waiter, &r->senders, r->server->loop, r->st);
+        return *result != NULL ? PYGEN_NEXT : PYGEN_ERROR;
+    }
+    *result = Py_NewRef(Py_None);
+    return PYGEN_RETURN;
+}
+
+static PyObject *
+awaitable_next(PyObject *self)
+{
+    PyObject *result = NULL;
+    if (awaitable_send(self, Py_None, &result) == PYGEN_RETURN)
+        Py_CLEAR(result); /* NULL without an exception: StopIteration(None) */
+    return result;
+}
+
+static PyObject *
+awaitable_send_method(PyObject *self, PyObject *value)
+{
+    PyObject *result = NULL;
+    if (awaitable_send(self, value, &result) == PYGEN_RETURN) {
+        Py_CLEAR(result);
+        PyErr_SetNone(PyExc_StopIteration);
+    }
+    return result;
+}
+
+static PyObject *
+awaitable_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return cap_waiter_throw(&((send_awaitable *)self)->waiter, args, nargs);
+}
+
+static PyObject *
+awaitable_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    cap_waiter_end(&((send_awaitable *)self)->waiter);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef awaitable_methods[] = {
+    {"send", awaitable_send_method, METH_O, NULL},
+    {"throw", (PyCFunction)(void (*)(void))awaitable_throw, METH_FASTCALL, NULL},
+    {"close", awaitable_close, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot awaitable_slots[] = {
+    {Py_tp_dealloc, awaitable_dealloc},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, awaitable_next},
+    {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, awaitable_send},
+    {Py_tp_methods, awaitable_methods},
+    {0, NULL},
+};
+
+static PyType_Spec awaitable_spec = {
+    .name = "capicorn._core.SendAwaitable",
+    .basicsize = sizeof(send_awaitable),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = awaitable_slots,
+};
+
+/* The awaitable that is already done. It has no state: one for everybody. */
+
+static PySendResult
+done_send(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(value), PyObject **result)
+{
+    *result = Py_NewRef(Py_None);
+    return PYGEN_RETURN;
+}
+
+static PyObject *
+done_next(PyObject *Py_UNUSED(self))
+{
+    return NULL; /* no exception set: StopIteration(None) */
+}
+
+static PyObject *
+done_send_method(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(value))
+{
+    PyErr_SetNone(PyExc_StopIteration);
+    return NULL;
+}
+
+static PyObject *
+done_throw(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs)
+{
+    cap_waiter none = {0};
+    return cap_waiter_throw(&none, args, nargs);
+}
+
+static PyObject *
+done_close(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef done_methods[] = {
+    {"send", done_send_method, METH_O, NULL},
+    {"throw", (PyCFunction)(void (*)(void))done_throw, METH_FASTCALL, NULL},
+    {"close", done_close, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static void
+done_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot done_slots[] = {
+    {Py_tp_dealloc, done_dealloc},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, done_next},
+    {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, done_send},
+    {Py_tp_methods, done_methods},
+    {0, NULL},
+};
+
+static PyType_Spec done_spec = {
+    .name = "capicorn._core.Done",
+    .basicsize = sizeof(PyObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = done_slots,
+};
+
+/* --- the callable -------------------------------------------------------------------------- */
+
+PyObject *
+cap_send_new(cap_request *r)
+{
+    send_object *o = PyObject_New(send_object, r->st->type.Send);
+    if (o == NULL)
+        return NULL;
+    o->vectorcall = send_call;
+    o->request = (cap_request *)Py_NewRef((PyObject *)r);
+    return (PyObject *)o;
+}
+
+static void
+send_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Py_DECREF((PyObject *)((send_object *)self)->request);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static PyMemberDef send_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(send_object, vectorcall), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot send_slots[] = {
+    {Py_tp_dealloc, send_dealloc},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_members, send_members},
+    {0, NULL},
+};
+
+static PyType_Spec send_spec = {
+    .name = "capicorn._core.Send",
+    .basicsize = sizeof(send_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = send_slots,
+};
+
+/* --- responses of the server's own ------------------------------------------------------------ */
+
+void
+cap_send_simple(cap_conn *c, int status, const char *text, bool close)
+{
+    size_t line_len, text_len = strlen(text);
+    const char *line = cap_h1_status_line(status, &line_len);
+    char rest[128];
+    int n = PyOS_snprintf(rest, sizeof rest,
+                          "content-type: text/plain; charset=utf-8\r\ncontent-length: %zu\r\n%s\r\n",
+                          text_len, close ? "connection: close\r\n" : "");
+    bool head_only = c->request != NULL && c->request->is_head;
+    if (cap_conn_put(c, line, line_len) < 0 || put_defaults(c, 0) < 0 ||
+        cap_conn_put(c, rest, (size_t)n) < 0 || (!head_only && cap_conn_put(c, text, text_len) < 0))
+        PyErr_Clear(); /* no memory for an error message: the close says it */
+}
+
+int
+cap_send_type_init(PyObject *module, cap_state *st)
+{
+    st->type.SendAwaitable =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, &awaitable_spec, NULL);
+    st->type.Send = (PyTypeObject *)PyType_FromModuleAndSpec(module, &send_spec, NULL);
+    st->type.Done = (PyTypeObject *)PyType_FromModuleAndSpec(module, &done_spec, NULL);
+    if (st->type.SendAwaitable == NULL || st->type.Send == NULL || st->type.Done == NULL)
+        return -1;
+    cap_objects_of(st)->done = PyObject_New(PyObject, st->type.Done);
+    return cap_objects_of(st)->done != NULL ? 0 : -1;
+}
