@@ -346,10 +346,15 @@ grow(cap_h1_head *h)
     return 0;
 }
 
-/* llhttp has refused the octet at `at`; say what about its line is wrong. `at` is
-   below `have`. */
+static bool
+is_ows(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+/* llhttp has refused something before `end`: find it and say what it is. */
 static const char *
-why_bad_field(const cap_h1_parser *p, const cap_h1_head *h, const char *data, uint32_t at)
+why_bad_field(const cap_h1_parser *p, const cap_h1_head *h, const char *data, uint32_t end)
 {
     if (strstr(llhttp_get_error_reason(&p->ll), "can't be present with") != NULL)
         return "Content-Length and Transfer-Encoding together (RFC 9112 6.3)";
@@ -363,26 +368,37 @@ why_bad_field(const cap_h1_parser *p, const cap_h1_head *h, const char *data, ui
     default:
         break;
     }
-    uint32_t line = at;
-    while (line > h->block.off && data[line - 1] != '\n')
-        line--;
-    if (data[line] == ' ' || data[line] == '\t')
-        return line == h->block.off
-                   ? "white space before the first field line (RFC 9112 2.2)"
-                   : "a field line is folded (obs-fold, RFC 9112 5.2)";
-    if (data[at] == '\n' && (at == line || data[at - 1] != '\r'))
-        return "bare LF as line end, CRLF is required (RFC 9112 2.2)";
-    if (data[at] == '\r' || (at > line && data[at - 1] == '\r'))
-        return memchr(data + line, ':', at - line) == NULL && data[line] != '\r'
-                   ? "a field line has no colon (RFC 9112 5)"
-                   : "bare CR in a field line (RFC 9112 2.2)";
-    if (memchr(data + line, ':', at - line) != NULL)
-        return "invalid character in a field value (RFC 9110 5.5)";
-    if (at == line && data[at] == ':')
-        return "a field name is empty (RFC 9110 5.1)";
-    if (data[at] == ' ' || data[at] == '\t')
-        return "white space in or behind a field name (RFC 9112 5.1)";
-    return "invalid character in a field name (RFC 9110 5.1)";
+    for (uint32_t i = h->block.off; i < end;) {
+        uint32_t line = i;
+        if (is_ows(data[i]))
+            return i == h->block.off
+                       ? "white space before the first field line (RFC 9112 2.2)"
+                       : "a field line is folded (obs-fold, RFC 9112 5.2)";
+        while (i < end && cap_h1_is(data[i], CAP_CH_TOKEN))
+            i++;
+        bool named = i < end && data[i] == ':';
+        if (named && i == line)
+            return "a field name is empty (RFC 9110 5.1)";
+        while (named && i < end && cap_h1_is(data[i], CAP_CH_VALUE))
+            i++;
+        if (i == end)
+            break;
+        if (data[i] == '\n')
+            return "bare LF as line end, CRLF is required (RFC 9112 2.2)";
+        if (data[i] == '\r') {
+            if (!named && i > line)
+                return "a field line has no colon (RFC 9112 5)";
+            if (i + 1 < end && data[i + 1] != '\n')
+                return "bare CR in a field line (RFC 9112 2.2)";
+            i += 2;
+            continue;
+        }
+        if (named)
+            return "invalid character in a field value (RFC 9110 5.5)";
+        return is_ows(data[i]) ? "white space in or behind a field name (RFC 9112 5.1)"
+                               : "invalid character in a field name (RFC 9110 5.1)";
+    }
+    return "a field line is malformed (RFC 9112 5)";
 }
 
 /* Give llhttp what it has not seen, up to `end`. */
@@ -394,14 +410,10 @@ feed_fields(cap_h1_parser *p, const cap_h1_head *h, const char *data, uint32_t e
     if (start >= end)
         return CAP_H1_MORE;
     llhttp_errno_t e = llhttp_execute(&p->ll, data + start, end - start);
-    const char *pos = llhttp_get_error_pos(&p->ll);
     /* paused: the message ends with its head */
-    if (e == HPE_OK || (e == HPE_PAUSED && pos == data + end))
+    if (e == HPE_OK || (e == HPE_PAUSED && llhttp_get_error_pos(&p->ll) == data + end))
         return CAP_H1_MORE;
-    uint32_t at = pos == NULL || pos < data + start ? start : (uint32_t)(pos - data);
-    if (at >= end)
-        at = end - 1;
-    return refuse(p, 400, why_bad_field(p, h, data, at));
+    return refuse(p, 400, why_bad_field(p, h, data, end));
 }
 
 /* A limit is broken: `beyond` is the first octet that is too much. What llhttp has
@@ -433,12 +445,6 @@ check_limits(cap_h1_parser *p, const cap_h1_head *h, const char *data, uint32_t 
         return too_large(p, h, data, h->block.off + head,
                          "the field lines together are too long (RFC 6585 5)");
     return CAP_H1_MORE;
-}
-
-static bool
-is_ows(char c)
-{
-    return c == ' ' || c == '\t';
 }
 
 /* Note the field of the line from p->line to `end`. What is no field is left out:
