@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - the tables have a case a line
 """RFC 9112 section 5 and RFC 9110 section 5: field lines; RFC 9112 3.2: Host."""
 
 from __future__ import annotations

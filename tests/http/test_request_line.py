@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - the tables have a case a line
 """RFC 9112 section 2 and 3: methods, targets, versions, line ends."""
 
 from __future__ import annotations
