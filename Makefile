@@ -8,7 +8,7 @@ READY = $(VENV)/.ready
 # What to test: K is a pattern of pytest's -k, ARGS are further arguments, folders for instance.
 K ?=
 ARGS ?=
-PYTEST = $(PY) -m pytest -q $(if $(K),-k '$(K)') $(if $(CI),-p no:cacheprovider)
+PYTEST = $(PY) -m pytest -q $(if $(K),-k '$(K)') $(if $(CI),-p no:cacheprovider --tb=short --maxfail=100)
 # Seconds and target of `make fuzz`.
 S ?= 60
 T ?=
@@ -53,6 +53,7 @@ $(READY): pyproject.toml
 
 build: $(READY)
 	@CAPICORN_BUILD=debug $(PY) setup.py --quiet build_ext --inplace
+	@$(PY) -c 'import capicorn._core'
 
 build-asan build-faults build-release: build-%: $(READY)
 	@CAPICORN_BUILD=$* $(PY) setup.py --quiet build --build-lib build/$*
