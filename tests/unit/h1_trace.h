@@ -7,21 +7,13 @@
 #ifndef CAP_TESTS_H1_TRACE_H
 #define CAP_TESTS_H1_TRACE_H
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/buffer.h"
 #include "http/h1_request.h"
 #include "http/h1_response.h"
 
-#define REQUIRE(what)                                                                      \
-    do {                                                                                   \
-        if (!(what)) {                                                                     \
-            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #what);           \
-            abort();                                                                       \
-        }                                                                                  \
-    } while (0)
+#include "check.h"
 
 static void
 put(cap_buffer *out, const char *data, size_t len)
