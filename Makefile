@@ -12,6 +12,8 @@ PYTEST = $(PY) -m pytest -q $(if $(K),-k '$(K)') $(if $(CI),-p no:cacheprovider 
 # Seconds and target of `make fuzz`.
 S ?= 60
 T ?=
+# C files for `make format`.
+C ?=
 
 SANITIZED = LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
 	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1
@@ -35,7 +37,7 @@ help:
 	@echo "make leaks              tests/soak: many requests, and memory that stays level"
 	@echo "make fuzz T=h1 S=60     a fuzz target of tests/fuzz for that many seconds (clang)"
 	@echo "make lint               layers, exported symbols, line lengths; ruff; mypy"
-	@echo "make format             ruff's formatter and its fixes"
+	@echo "make format             ruff's formatter and its fixes; C=csrc/loop/handle.c: clang-format for that file"
 	@echo "make compdb             compile_commands.json for clangd"
 	@echo "make bench              benchmarks/, with a release build (ARGS are its arguments)"
 	@echo "make clean              removes what was built; $(VENV) stays"
@@ -82,6 +84,7 @@ lint: build
 format: $(READY)
 	$(PY) -m ruff check --fix --quiet . || true
 	$(PY) -m ruff format --quiet .
+	$(if $(C),$(if $(shell command -v clang-format),clang-format,$(error clang-format: pip install clang-format)) -i $(C))
 
 compdb: build
 	$(PY) tools/compdb.py

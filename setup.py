@@ -37,6 +37,8 @@ def our_flags(mode: str) -> list[str]:
     flags = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
     # CPython's headers initialise only some fields of its own structs, and so do method tables.
     flags += ["-Wno-missing-field-initializers", "-D_GNU_SOURCE=1"]
+    # As newer compilers have it; an undeclared function would otherwise be missing only when the module is loaded.
+    flags += [f"-Werror={what}" for what in ("implicit-function-declaration", "incompatible-pointer-types")]
     flags += ["-O3"] if mode == "release" else []
     flags += build_deps.mode_flags(mode)
     if mode != "release":
