@@ -356,6 +356,7 @@ inflate_piece(cap_ws_deflate *d, zng_stream *z, const char *data, size_t len, ui
               uint8_t *text, cap_buffer *out)
 {
     z->next_in = (const uint8_t *)data;
+    z->avail_in = 0; /* something is left there after a message that failed */
     for (;;) {
         if (z->avail_in == 0 && len > 0) {
             z->avail_in = len < ROOM_MAX ? (uint32_t)len : ROOM_MAX;
