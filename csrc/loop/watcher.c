@@ -12,6 +12,7 @@
 #include "base/mem.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -73,6 +74,40 @@ events_of(const cap_watch *watch)
            (watch->writer != NULL ? (uint32_t)EPOLLOUT : 0);
 }
 
+/* The descriptor of an int or an object with fileno(), as selectors takes it; -1
+   with ValueError. */
+static int
+descriptor_of(PyObject *fileobj)
+{
+    PyObject *number = NULL;
+    if (PyLong_Check(fileobj))
+        number = Py_NewRef(fileobj);
+    else {
+        PyObject *given = PyObject_CallMethod(fileobj, "fileno", NULL);
+        if (given != NULL) {
+            number = PyNumber_Long(given);
+            Py_DECREF(given);
+        }
+        if (number == NULL) {
+            if (PyErr_ExceptionMatches(PyExc_AttributeError) ||
+                PyErr_ExceptionMatches(PyExc_TypeError) ||
+                PyErr_ExceptionMatches(PyExc_ValueError)) {
+                PyErr_Clear();
+                PyErr_Format(PyExc_ValueError, "Invalid file object: %R", fileobj);
+            }
+            return -1;
+        }
+    }
+    int overflow;
+    long fd = PyLong_AsLongAndOverflow(number, &overflow);
+    Py_DECREF(number);
+    if (overflow == 0 && fd >= 0 && fd <= INT_MAX)
+        return (int)fd;
+    if (!PyErr_Occurred())
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %ld", fd);
+    return -1;
+}
+
 /* The watch of `fd`, an int or an object with fileno(). When the object has been
    closed it is looked for by identity, as selectors does. NULL: none; then *error
    says whether an exception is set. */
@@ -80,7 +115,7 @@ static cap_watch *
 find(cap_watcher *w, PyObject *fileobj, int *fd, int *error)
 {
     *error = 0;
-    *fd = PyObject_AsFileDescriptor(fileobj);
+    *fd = descriptor_of(fileobj);
     if (*fd >= 0)
         return (size_t)*fd < w->len && w->item[*fd].fileobj != NULL ? &w->item[*fd] : NULL;
     if (!PyErr_ExceptionMatches(PyExc_ValueError)) {

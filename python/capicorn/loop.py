@@ -15,7 +15,6 @@ import signal
 import sys
 import threading
 from asyncio import base_events, events, format_helpers
-from asyncio.log import logger
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -78,7 +77,10 @@ def _run_handle(handle: asyncio.Handle) -> None:
         handle._run()
 
 
-class Loop(_core.Loop, asyncio.SelectorEventLoop):
+_SelectorEventLoop = asyncio.SelectorEventLoop  # as it was: people put others into its place
+
+
+class Loop(_core.Loop, _SelectorEventLoop):
     """An asyncio event loop on libuv.
 
     It has all that `asyncio.SelectorEventLoop` has, in any thread, several to a process. Not after a fork: make a new
@@ -87,7 +89,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._saved_wakeup_fd: int | None = None
-        asyncio.SelectorEventLoop.__init__(self, _Selector(self))
+        _SelectorEventLoop.__init__(self, _Selector(self))
 
     def run_forever(self) -> None:
         """Run until stop() is called."""
@@ -166,7 +168,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):
 
     def _callback_took(self, handle: asyncio.Handle, seconds: float) -> None:
         if seconds >= self.slow_callback_duration:
-            logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), seconds)
+            base_events.logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), seconds)
 
 
 _FORMAT_TAKES_DEBUG = "debug" in (format_helpers._format_callback_source.__kwdefaults__ or {})
