@@ -1,6 +1,6 @@
-/* The type AccessLog: which way a line goes (route), uvicorn's line, the buffer's
-   timing. The text of other lines is made in access_format.c, octets leave in
-   access_sink.c.
+/* The type AccessLog: uvicorn's line, the buffer and its timing. Which way a line goes
+   is found in access_route.c, the text of other lines is made in access_format.c, and
+   octets leave in access_sink.c.
 
    The timer is the loop's own call_later, not a uv handle: it is asked for at most
    once in 50 ms, works with any event loop, keeps none alive and has nothing to be
@@ -8,7 +8,9 @@
 #include "asgi/access_log.h"
 
 #include "asgi/access_format.h"
+#include "asgi/access_route.h"
 #include "asgi/access_sink.h"
+#include "asgi/access_text.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -32,26 +34,13 @@ struct cap_access_log {
     PyObject_HEAD
     cap_state *st;
     PyObject *loop; /* NULL after close() */
-    PyObject *logger;
+    cap_access_route route;
     PyObject *error_logger;
-    PyObject *handler;      /* NULL: always through the logger */
-    PyObject *logger_dict;  /* their __dict__; NULL: unlike logging's own classes */
-    PyObject *handler_dict;
-    PyObject *formatter;    /* the handler's when we began */
-    PyObject *stream;
-    PyObject *logging_dict; /* logging.__dict__ */
-    PyObject *level;        /* 20 */
     PyObject *delay;        /* FLUSH_DELAY */
     PyObject *context;      /* the timer's, so that it keeps no request's */
     PyObject *kwnames;      /* ("context",) */
     PyObject *timer;        /* TimerHandle while one is due */
     PyObject *weakrefs;
-    /* What `plain` was found for. */
-    unsigned int type_tag;
-    Py_ssize_t logger_size;
-    Py_ssize_t handler_size;
-    bool plain; /* the logger's methods are those of logging */
-
     bool colors;
     bool direct; /* a terminal: each line at once, in order with what is printed */
     bool closed;
@@ -65,13 +54,11 @@ struct cap_access_log {
     cap_sink sink;
     cap_buffer scratch;
     cap_access_format *format; /* NULL: uvicorn's line */
-    cap_access_phrases phrases;
+    cap_text_phrases phrases;
     cap_buffer prefix;
     excluded **exclude;
     size_t exclude_count;
 };
-
-typedef enum route { ROUTE_NONE, ROUTE_DIRECT, ROUTE_LOGGER } route;
 
 /* A child of fork() has a copy of its parent's buffer, whose lines the parent will
    write. Changed only in the child, where no other thread is. */
@@ -99,124 +86,10 @@ check_fork(cap_access_log *log)
     log->busy = false;
 }
 
-/* ---- which way ---- */
-
-/* Is this function of a class logging's own? Tools that watch every record replace
-   Logger.callHandlers or Logger.handle, and have to get ours too. */
-static bool
-is_original(cap_access_log *log, const char *name)
-{
-    PyObject *f = PyObject_GetAttrString((PyObject *)Py_TYPE(log->logger), name);
-    if (f == NULL) {
-        PyErr_Clear();
-        return false;
-    }
-    bool yes = PyFunction_Check(f) && PyFunction_GetGlobals(f) == log->logging_dict;
-    Py_DECREF(f);
-    return yes;
-}
-
-static const char *const logger_methods[] = {
-    "info", "isEnabledFor", "_log", "makeRecord", "handle", "filter", "callHandlers",
-};
-
-static void
-look_at_methods(cap_access_log *log)
-{
-    log->plain = true;
-    for (size_t i = 0; i < sizeof logger_methods / sizeof *logger_methods && log->plain; i++) {
-        PyObject *own = PyDict_GetItemString(log->logger_dict, logger_methods[i]);
-        log->plain = own == NULL && is_original(log, logger_methods[i]);
-    }
-    if (log->plain && log->handler_dict != NULL)
-        log->plain = PyDict_GetItemString(log->handler_dict, "emit") == NULL &&
-                     PyDict_GetItemString(log->handler_dict, "handle") == NULL;
-    log->logger_size = PyDict_GET_SIZE(log->logger_dict);
-    log->handler_size = log->handler_dict != NULL ? PyDict_GET_SIZE(log->handler_dict) : 0;
-    log->type_tag = Py_TYPE(log->logger)->tp_version_tag; /* 0: changed since; look again */
-}
-
-/* Borrowed, NULL when missing. The keys are str, so that no Python runs. */
-static inline PyObject *
-item(PyObject *dict, PyObject *key)
-{
-    PyObject *value = PyDict_GetItemWithError(dict, key);
-    if (value == NULL && PyErr_Occurred())
-        PyErr_Clear();
-    return value;
-}
-
-static inline bool
-is_false(PyObject *value)
-{
-    return value == Py_False || (value != NULL && value != Py_True && PyObject_Not(value) == 1);
-}
-
-static inline bool
-is_empty_list(PyObject *value)
-{
-    return value != NULL && PyList_Check(value) && PyList_GET_SIZE(value) == 0;
-}
-
-/* Ask in Python; it fills the cache that the next line looks at. */
-static bool
-ask_enabled(cap_access_log *log)
-{
-    PyObject *args[] = {log->logger, log->level};
-    PyObject *answer = PyObject_VectorcallMethod(log->st->str.isEnabledFor, args, 2, NULL);
-    int yes = answer != NULL ? PyObject_IsTrue(answer) : -1;
-    Py_XDECREF(answer);
-    if (yes < 0)
-        PyErr_WriteUnraisable(log->logger);
-    return yes > 0;
-}
-
-/* Looked up for each line, a tenth of a microsecond: nothing to be told, nothing to
-   be stale, when somebody configures logging while requests run. */
-static route
-choose(cap_access_log *log)
-{
-    PyObject *d = log->logger_dict;
-    if (d == NULL)
-        return ask_enabled(log) ? ROUTE_LOGGER : ROUTE_NONE;
-    unsigned int tag = Py_TYPE(log->logger)->tp_version_tag;
-    if (tag == 0 || tag != log->type_tag || PyDict_GET_SIZE(d) != log->logger_size ||
-        (log->handler_dict != NULL && PyDict_GET_SIZE(log->handler_dict) != log->handler_size))
-        look_at_methods(log);
-    if (!log->plain)
-        return ask_enabled(log) ? ROUTE_LOGGER : ROUTE_NONE;
-
-    const cap_state *st = log->st;
-    /* Logger._cache: {level: enabled}, emptied by logging when a level changes */
-    PyObject *cache = item(d, st->str.cache_);
-    PyObject *enabled = cache != NULL && PyDict_Check(cache) ? item(cache, log->level) : NULL;
-    if (!is_false(item(d, st->str.disabled)))
-        return ROUTE_NONE;
-    if (enabled == NULL ? !ask_enabled(log) : enabled != Py_True)
-        return ROUTE_NONE;
-    PyObject *h = log->handler_dict;
-    if (h == NULL)
-        return ROUTE_LOGGER;
-    PyObject *handlers = item(d, st->str.handlers);
-    if (handlers == NULL || !PyList_Check(handlers) || PyList_GET_SIZE(handlers) != 1 ||
-        PyList_GET_ITEM(handlers, 0) != log->handler)
-        return ROUTE_LOGGER;
-    if (!is_empty_list(item(d, st->str.filters)) || !is_false(item(d, st->str.propagate)))
-        return ROUTE_LOGGER;
-    if (!is_empty_list(item(h, st->str.filters)) ||
-        item(h, st->str.formatter) != log->formatter || item(h, st->str.stream) != log->stream)
-        return ROUTE_LOGGER;
-    PyObject *level = item(h, st->str.level);
-    int overflow;
-    if (level == NULL || !PyLong_Check(level) || PyLong_AsLongAndOverflow(level, &overflow) > 20)
-        return ROUTE_LOGGER;
-    return ROUTE_DIRECT;
-}
-
 static bool
 is_excluded(const cap_access_log *log, const cap_access_record *rec)
 {
-    size_t path = cap_access_path_len(rec), root = strlen(rec->root_path);
+    size_t path = cap_text_path_len(rec), root = strlen(rec->root_path);
     for (size_t i = 0; i < log->exclude_count; i++) {
         const excluded *e = log->exclude[i];
         if (e->prefix ? e->len <= path : e->len == path) {
@@ -269,10 +142,10 @@ message_of(cap_access_log *log, const cap_access_record *rec, cap_buffer *b)
 static char *
 put_client(char *to, const char *host, size_t len, long port)
 {
-    to = cap_access_escape(to, host, len);
+    to = cap_text_escape(to, host, len);
     if (port >= 0) {
         *to++ = ':';
-        to = cap_access_decimal(to, (uint64_t)port);
+        to = cap_text_decimal(to, (uint64_t)port);
     }
     return to;
 }
@@ -287,7 +160,7 @@ through_logger(cap_access_log *log, const cap_access_record *rec)
     const char *host = "";
     size_t len = 0, root = strlen(rec->root_path);
     long port = -1;
-    (void)cap_access_client(rec->client, &host, &len, &port);
+    (void)cap_text_client(rec->client, &host, &len, &port);
     if (cap_buffer_reserve(&b, 4 * (len + root + rec->target_len) + 64) < 0) {
         PyErr_NoMemory();
         goto done;
@@ -295,8 +168,8 @@ through_logger(cap_access_log *log, const cap_access_record *rec)
     char *end = put_client(b.data, host, len, port);
     if ((client = PyUnicode_DecodeASCII(b.data, end - b.data, NULL)) == NULL)
         goto done;
-    end = cap_access_escape(b.data, rec->root_path, root);
-    end = cap_access_escape(end, rec->target, rec->target_len);
+    end = cap_text_escape(b.data, rec->root_path, root);
+    end = cap_text_escape(end, rec->target, rec->target_len);
     if ((path = PyUnicode_DecodeASCII(b.data, end - b.data, NULL)) == NULL)
         goto done;
     format = log->format == NULL ? PyUnicode_FromString("%s - \"%s %s HTTP/%s\" %d")
@@ -305,7 +178,7 @@ through_logger(cap_access_log *log, const cap_access_record *rec)
     status = PyLong_FromLong(rec->status);
     if (format == NULL || version == NULL || status == NULL)
         goto done;
-    PyObject *args[] = {log->logger, format, client, rec->method, path, version, status};
+    PyObject *args[] = {log->route.logger, format, client, rec->method, path, version, status};
     call_unraisable(log->st->str.info, args, 7);
 done:
     if (PyErr_Occurred())
@@ -471,7 +344,7 @@ write_line(cap_access_log *log, const cap_access_record *rec)
     const char *host = "", *phrase = "";
     size_t host_len = 0, root = strlen(rec->root_path);
     long port = -1;
-    (void)cap_access_client(rec->client, &host, &host_len, &port);
+    (void)cap_text_client(rec->client, &host, &host_len, &port);
     Py_ssize_t method_len = 1;
     const char *method = PyUnicode_AsUTF8AndSize(rec->method, &method_len);
     if (method == NULL) {
@@ -493,12 +366,12 @@ write_line(cap_access_log *log, const cap_access_record *rec)
     to = PUT(to, " - \"");
     if (log->colors)
         to = PUT(to, "\x1b[1m");
-    to = cap_access_escape(to, method, (size_t)method_len);
+    to = cap_text_escape(to, method, (size_t)method_len);
     *to++ = ' ';
-    to = cap_access_escape(to, rec->root_path, root);
-    to = cap_access_escape(to, rec->target, rec->target_len);
+    to = cap_text_escape(to, rec->root_path, root);
+    to = cap_text_escape(to, rec->target, rec->target_len);
     to = PUT(to, " HTTP/1.");
-    to = cap_access_decimal(to, (uint64_t)rec->minor);
+    to = cap_text_decimal(to, (uint64_t)rec->minor);
     if (log->colors)
         to = PUT(to, "\x1b[0m");
     to = PUT(to, "\" ");
@@ -506,9 +379,9 @@ write_line(cap_access_log *log, const cap_access_record *rec)
     bool colored = log->colors && class >= 1 && class <= 5;
     if (colored)
         to = put(to, color_of[class - 1], 5);
-    to = cap_access_decimal(to, rec->status < 0 ? 0 : (uint64_t)rec->status);
+    to = cap_text_decimal(to, rec->status < 0 ? 0 : (uint64_t)rec->status);
     *to++ = ' ';
-    size_t phrase_len = cap_access_phrase(&log->phrases, rec->status, &phrase);
+    size_t phrase_len = cap_text_phrase(&log->phrases, rec->status, &phrase);
     to = put(to, phrase, phrase_len);
     if (colored)
         to = PUT(to, "\x1b[0m");
@@ -539,24 +412,28 @@ write_format(cap_access_log *log, const cap_access_record *rec)
 void
 cap_access_log_write(cap_access_log *log, const cap_access_record *rec)
 {
-    if (log->exclude_count != 0 && is_excluded(log, rec))
+    if ((log->exclude_count != 0 && is_excluded(log, rec)) || log->route.logger == NULL)
         return;
+    Py_INCREF(log); /* whoever holds it may let go when Python runs */
     check_fork(log);
-    switch (choose(log)) {
-    case ROUTE_NONE:
-        return;
-    case ROUTE_DIRECT:
+    switch (cap_access_route_choose(&log->route)) {
+    case CAP_ACCESS_NONE:
+        break;
+    case CAP_ACCESS_DIRECT:
         if (log->format == NULL)
             write_line(log, rec);
         else
             write_format(log, rec);
-        return;
-    case ROUTE_LOGGER:
-        if (cap_sink_waiting(&log->sink) != 0)
-            drain(log, FLUSH_WAIT_MS); /* what came first goes out first */
+        break;
+    case CAP_ACCESS_LOGGER:
+        if (cap_sink_waiting(&log->sink) != 0) { /* what came first goes out first */
+            drain(log, log->stuck ? 0 : FLUSH_WAIT_MS);
+            log->stuck = cap_sink_waiting(&log->sink) != 0;
+        }
         through_logger(log, rec);
-        return;
+        break;
     }
+    Py_DECREF(log);
 }
 
 bool
@@ -711,44 +588,14 @@ fail:
     return -1;
 }
 
-/* What logging's own objects look like now; anything else goes through the logger. */
 static int
-set_logging(cap_access_log *log)
+set_error_logger(cap_access_log *log)
 {
     PyObject *logging = PyImport_ImportModule("logging");
-    PyObject *class = NULL;
-    int rc = -1;
-    if (logging == NULL)
-        return -1;
-    log->logging_dict = Py_XNewRef(PyModule_GetDict(logging));
-    if (log->logging_dict == NULL)
-        goto done;
-    log->error_logger = PyObject_CallMethod(logging, "getLogger", "s", "capicorn.error");
-    class = PyObject_GetAttrString(logging, "Logger");
-    if (log->error_logger == NULL || class == NULL)
-        goto done;
-    int is = PyObject_IsInstance(log->logger, class);
-    if (is < 0)
-        goto done;
-    if (is) {
-        log->logger_dict = PyObject_GenericGetDict(log->logger, NULL);
-        if (log->logger_dict == NULL)
-            goto done;
-    }
-    if (log->logger_dict != NULL && log->handler != NULL && log->sink.fd >= 0) {
-        log->handler_dict = PyObject_GenericGetDict(log->handler, NULL);
-        if (log->handler_dict == NULL)
-            PyErr_Clear(); /* no handler of logging's: its own way, then */
-    }
-    if (log->handler_dict != NULL) {
-        log->formatter = Py_XNewRef(item(log->handler_dict, log->st->str.formatter));
-        log->stream = Py_XNewRef(item(log->handler_dict, log->st->str.stream));
-    }
-    rc = 0;
-done:
-    Py_XDECREF(class);
-    Py_DECREF(logging);
-    return rc;
+    if (logging != NULL)
+        log->error_logger = PyObject_CallMethod(logging, "getLogger", "s", "capicorn.error");
+    Py_XDECREF(logging);
+    return log->error_logger != NULL ? 0 : -1;
 }
 
 static PyObject *
@@ -779,21 +626,21 @@ access_log_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     (void)pthread_once(&once, watch_forks);
     log->generation = fork_generation;
     log->loop = Py_NewRef(loop);
-    log->logger = Py_NewRef(logger);
-    log->handler = handler != Py_None ? Py_NewRef(handler) : NULL;
     log->sink.fd = fd;
     log->drain_at = CAP_SINK_DRAIN_AT;
     log->colors = colors;
     log->direct = fd >= 0 && isatty(fd);
-    if (set_logging(log) < 0 || cap_access_phrases_load(&log->phrases) < 0 ||
+    if (handler == Py_None || fd < 0)
+        handler = NULL;
+    if (cap_access_route_init(&log->route, log->st, logger, handler) < 0 ||
+        set_error_logger(log) < 0 || cap_text_phrases_load(&log->phrases) < 0 ||
         set_exclude(log, exclude) < 0)
         goto fail;
     if (set_prefix(log, prefix, (size_t)prefix_len) < 0) {
         PyErr_NoMemory();
         goto fail;
     }
-    if ((log->level = PyLong_FromLong(20)) == NULL ||
-        (log->delay = PyFloat_FromDouble(FLUSH_DELAY)) == NULL ||
+    if ((log->delay = PyFloat_FromDouble(FLUSH_DELAY)) == NULL ||
         (log->context = PyContext_New()) == NULL ||
         (log->kwnames = PyTuple_Pack(1, log->st->str.context)) == NULL)
         goto fail;
@@ -817,17 +664,10 @@ access_log_traverse(PyObject *self, visitproc visit, void *arg)
     cap_access_log *log = (cap_access_log *)self;
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(log->loop);
-    Py_VISIT(log->logger);
     Py_VISIT(log->error_logger);
-    Py_VISIT(log->handler);
-    Py_VISIT(log->logger_dict);
-    Py_VISIT(log->handler_dict);
-    Py_VISIT(log->formatter);
-    Py_VISIT(log->stream);
-    Py_VISIT(log->logging_dict);
     Py_VISIT(log->context);
     Py_VISIT(log->timer);
-    return 0;
+    return cap_access_route_traverse(&log->route, visit, arg);
 }
 
 static int
@@ -837,12 +677,7 @@ access_log_clear(PyObject *self)
     log->closed = true; /* nothing to arm a timer with */
     Py_CLEAR(log->timer);
     Py_CLEAR(log->loop);
-    Py_CLEAR(log->logger_dict);
-    Py_CLEAR(log->handler_dict);
-    Py_CLEAR(log->formatter);
-    Py_CLEAR(log->stream);
-    Py_CLEAR(log->handler);
-    Py_CLEAR(log->logging_dict);
+    cap_access_route_clear(&log->route);
     Py_CLEAR(log->context);
     return 0;
 }
@@ -862,16 +697,14 @@ access_log_dealloc(PyObject *self)
             break;
     }
     (void)access_log_clear(self);
-    Py_CLEAR(log->logger);
     Py_CLEAR(log->error_logger);
-    Py_CLEAR(log->level);
     Py_CLEAR(log->delay);
     Py_CLEAR(log->kwnames);
     cap_sink_free(&log->sink);
     cap_buffer_free(&log->scratch);
     cap_buffer_free(&log->prefix);
     cap_access_format_free(log->format);
-    cap_access_phrases_free(&log->phrases);
+    cap_text_phrases_free(&log->phrases);
     for (size_t i = 0; i < log->exclude_count; i++)
         cap_free(log->exclude[i]);
     cap_free(log->exclude);

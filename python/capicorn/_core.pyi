@@ -126,6 +126,29 @@ class AccessLog:
         # exact paths, or with a trailing * prefixes, that are left out
         exclude: Sequence[str] = (),
     ) -> None: ...
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        """Write what is buffered; waits up to a second for the reader of a full pipe. Any thread."""
+    def close(self) -> None:
+        """Flush and forget the loop: later lines are written at once. In the loop's thread. Idempotent."""
     dropped: int
-    """Lines that could not be written (the disk was full, the pipe's reader gone)."""
+    """Lines that could not be written (the disk was full, the pipe's reader gone or too slow)."""
+    buffered: int
+    """Octets not yet written; at most 1 MiB."""
+    at_start: bool
+    """Is a line written when its response begins (or only at its end: duration, size, response headers)?"""
+    def _tick(self) -> None: ...
+    def _write(
+        self,
+        client: tuple[str, int] | None,
+        method: str,
+        target: bytes,
+        *,
+        root_path: str = "",
+        minor: int = 1,
+        status: int = 200,
+        body_octets: int = 0,
+        duration_ns: int = 0,
+        request_headers: Sequence[tuple[bytes, bytes]] | None = None,
+        response_headers: Sequence[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        """Log one response, as the server does it. For tests."""

@@ -1,0 +1,1 @@
+"""Types of the extension by themselves, driven without a server."""
