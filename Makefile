@@ -67,7 +67,7 @@ unit: $(READY)
 	$(PYTEST) $(or $(ARGS),tests/unit)
 
 asan: build-asan
-	$(call overlay,asan) $(SANITIZED) $(PYTEST) $(or $(ARGS),$(call folders,http asgi loop))
+	$(call overlay,asan) $(SANITIZED) $(PYTEST) $(or $(ARGS),$(call folders,http asgi asgi_unit loop))
 
 faults: build-faults
 	$(call overlay,faults) $(PYTEST) $(or $(ARGS),tests/fault)

@@ -2,7 +2,7 @@
 
 - An include that the table of layers (LAYERS below; ARCHITECTURE.md has it too) does not allow.
 - PY_VERSION_HEX and its like outside csrc/py: differences between CPython versions live in one place.
-- Tabs, trailing blanks and lines over 100 columns in C.
+- Tabs, trailing blanks and lines over 100 columns in C (140 in tests).
 - An exported symbol other than PyInit__core of a built extension: uvloop brings another libuv into the same process,
   and the dynamic linker would mix the two. Also a symbol of ours that is missing: the linker lets it pass.
 
@@ -52,6 +52,8 @@ COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
 OURS = ("cap_", "uv_", "llhttp_", "zng_")
 """How the names of functions begin that are linked statically."""
 COLUMNS = 100
+COLUMNS_OF_TABLES = 140
+"""In tests, where a line is often a whole case."""
 LINES = 1000
 
 
@@ -93,14 +95,15 @@ def check_c(path: Path) -> Iterator[str]:
     if where[0] == "csrc" and folder is None:
         yield f"{name(path)}:1: a file of csrc belongs into one of its folders"
     lines = text.split("\n")
+    columns = COLUMNS_OF_TABLES if where[0] == "tests" else COLUMNS
     for number, line in enumerate(lines, 1):
         at = f"{name(path)}:{number}:"
         if "\t" in line:
             yield f"{at} tab"
         if line != line.rstrip():
             yield f"{at} blank at the end of the line"
-        if len(line) > COLUMNS:
-            yield f"{at} {len(line)} columns, more than {COLUMNS}"
+        if len(line) > columns:
+            yield f"{at} {len(line)} columns, more than {columns}"
     if not text.endswith("\n") or text.endswith("\n\n"):
         yield f"{name(path)}:{len(lines)}: one newline ends a file"
     # Comments become blanks, so that line numbers hold.
