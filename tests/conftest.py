@@ -88,15 +88,15 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
     if "serve" in request.fixturenames:
         request.getfixturevalue("shared_server")  # its own descriptors are no leak
     records: Records = request.getfixturevalue("records")
+    ending = [request.getfixturevalue(name) for name in ("serve", "start") if name in request.fixturenames]
     unraisable: list[Any] = []
     previous = sys.unraisablehook
     sys.unraisablehook = lambda args: unraisable.append((repr(args.exc_value), repr(args.object)))
     levels = Levels()
     try:
         yield
-        for name in ("serve", "start"):
-            if name in request.fixturenames:
-                request.getfixturevalue(name).end()
+        for fixture in ending:
+            fixture.end()
         left = levels.settle()
         gc.collect()
     finally:

@@ -91,6 +91,7 @@ def test_reason_phrases(server: ServerProcess, status: int, phrase: str) -> None
 
 
 @pytest.mark.ours
+@pytest.mark.logs("status")
 @pytest.mark.parametrize("status", [600, 799, 999])
 def test_statuses_above_599(server: ServerProcess, status: int) -> None:
     """RFC 9110 15: outside 100..599 is invalid, so a server may refuse; then it says so, and never garbles."""
@@ -102,9 +103,6 @@ def test_statuses_above_599(server: ServerProcess, status: int) -> None:
     if r.status == 500:
         server.log.wait_for("Exception in ASGI application", after=mark)
     notes(server)
-
-
-test_statuses_above_599 = pytest.mark.logs("status")(test_statuses_above_599)
 
 
 def test_date_is_now(server: ServerProcess) -> None:
