@@ -61,8 +61,8 @@ cap_ws_held(const cap_ws_parser *p)
 
 /* --- unmasking (5.3) --- */
 
-/* As wide as one wants; the compiler makes of it what the machine has. */
-typedef uint64_t wide __attribute__((vector_size(32)));
+/* Every machine that we build for has registers of this size; the compiler finds them. */
+typedef uint64_t wide __attribute__((vector_size(16)));
 
 /* dst[i] = src[i] ^ key[i % 4]; dst is src, or apart from it. Returns all octets of
    the result or-ed, in some order: what `& HIGH_BITS` is 0 of was ASCII. */
@@ -74,21 +74,27 @@ unmask(char *dst, const char *src, size_t len, const uint8_t key[4])
     uint64_t k = (uint64_t)half << 32 | half;
     uint64_t any = 0;
     if (len >= 64) {
-        wide kk = {k, k, k, k}, seen = {0, 0, 0, 0};
+        wide kk = {k, k}, seen = {0, 0};
         do {
-            wide a, b;
+            wide a, b, c, d;
             memcpy(&a, src, sizeof a);
-            memcpy(&b, src + sizeof a, sizeof b);
+            memcpy(&b, src + 16, sizeof b);
+            memcpy(&c, src + 32, sizeof c);
+            memcpy(&d, src + 48, sizeof d);
             a ^= kk;
             b ^= kk;
-            seen |= a | b;
+            c ^= kk;
+            d ^= kk;
+            seen |= (a | b) | (c | d);
             memcpy(dst, &a, sizeof a);
-            memcpy(dst + sizeof a, &b, sizeof b);
+            memcpy(dst + 16, &b, sizeof b);
+            memcpy(dst + 32, &c, sizeof c);
+            memcpy(dst + 48, &d, sizeof d);
             src += 64;
             dst += 64;
             len -= 64;
         } while (len >= 64);
-        any = seen[0] | seen[1] | seen[2] | seen[3];
+        any = seen[0] | seen[1];
     }
     for (; len >= 8; len -= 8, src += 8, dst += 8) {
         uint64_t w;
