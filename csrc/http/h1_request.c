@@ -76,6 +76,10 @@ on_headers_complete(llhttp_t *ll)
     /* An upgrade is the caller's to decide on. Until then the message is framed like
        any other (RFC 9110 7.8), so llhttp must not stop at its head. */
     ll->upgrade = 0;
+    /* llhttp does not recognise "chunked" with HTAB behind it, which RFC 9110 5.5 allows.
+       Whether the codings are good is decided in judge(), by a stricter rule. */
+    if (ll->flags & F_TRANSFER_ENCODING)
+        ll->flags |= F_CHUNKED;
     return 0;
 }
 
@@ -486,6 +490,8 @@ read_fields(cap_h1_parser *p, cap_h1_head *h, const char *data, uint32_t have)
             uint32_t end = have - (data[have - 1] == '\r');
             if (check_limits(p, h, data, end, have) == CAP_H1_ERROR)
                 return CAP_H1_ERROR;
+            if (end - p->line == limit_or(p->limits->field_size))
+                have = end; /* with LF behind it CR ends the line, else it is too much */
             break;
         }
         uint32_t next = (uint32_t)(lf - data) + 1;
@@ -580,7 +586,8 @@ judge(cap_h1_parser *p, cap_h1_head *h, const char *data)
     bool upgrade = false, websocket = false;
     h->flags = 0;
     h->content_length = 0;
-    for (const cap_h1_field *f = h->fields, *end = f + h->nfields; f < end; f++) {
+    for (uint32_t i = 0; i < h->nfields; i++) {
+        const cap_h1_field *f = &h->fields[i];
         const char *value = data + f->value.off;
         switch (f->id) {
         case CAP_HDR_HOST: {

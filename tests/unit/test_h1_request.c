@@ -1,6 +1,8 @@
 /* Requests that are served and requests that are refused, with the rule beside them.
    Every input is read in one piece, octet by octet and cut in two at each place: the
    events have to be the same. */
+#include "base/mem.h"
+
 #include "h1_trace.h"
 
 static const cap_http_limits defaults = CAP_HTTP_LIMITS_DEFAULT;
@@ -373,6 +375,8 @@ codings_(void)
     OK("9112 7: any case", P "transfer-encoding:\tChUnKeD \r\n\r\n0\r\n\r\n",
        "HEAD POST path=/ query= origin 1.1 keep chunked\n[Host|h]\n[transfer-encoding|ChUnKeD]\n"
        "END\nstart, left 0\n");
+    OK("9110 5.5: white space around", P "Transfer-Encoding: \t chunked \t \r\n\r\n0\r\n\r\n",
+       CHUNKED_HEAD "END\nstart, left 0\n");
     OK("9112 9.6: chunked and close",
        P "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\nX",
        "HEAD POST path=/ query= origin 1.1 chunked\n[Host|h]\n[Connection|close]\n"
@@ -549,6 +553,26 @@ limits(void)
 }
 
 static void
+memory(void)
+{
+    static char big[20000];
+    char *end = repeat(repeat(repeat(big, H, 1), "a: b\r\n", 100), "\r\n", 1);
+    for (long n = 1; n < 10; n++) {
+        cap_buffer got = {0};
+        REQUIRE(cap_buffer_reserve(&got, 100000) == 0); /* the trace itself does not fail */
+        cap_mem_fail(n, 1);
+        h1_trace(&got, big, (size_t)(end - big), NULL, 0, &defaults);
+        cap_mem_fail(0, 0);
+        /* room for 16, 32, 64 and 128 fields */
+        if (n <= 4)
+            REQUIRE(got.len == 24 && memcmp(got.data, "ERROR 500 out of memory\n", 24) == 0);
+        else
+            REQUIRE(memcmp(got.data + got.len - 18, "END\nstart, left 0\n", 18) == 0);
+        cap_buffer_free(&got);
+    }
+}
+
+static void
 skipping(void)
 {
     static const char data[] = H "\r\n";
@@ -595,6 +619,7 @@ skipping(void)
 int
 main(void)
 {
+    long blocks = cap_mem_blocks();
     request_lines();
     targets();
     hosts();
@@ -603,7 +628,9 @@ main(void)
     codings_();
     chunks();
     limits();
+    memory();
     skipping();
+    REQUIRE(cap_mem_blocks() == blocks);
     if (failures > 0)
         fprintf(stderr, "%d failed\n", failures);
     return failures > 0;
