@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "asgi/scope.h"
+#include "asgi/websocket.h"
 #include "base/mem.h"
 
 /* After the response of a connection that ends, input is dropped for so long at
@@ -28,7 +29,8 @@
 static const unsigned allowed[CAP_CONN_STATES] = {
     [CAP_CONN_IDLE] = TO(READING) | TO(RUNNING) | TO(FLUSHING) | TO(CLOSING),
     [CAP_CONN_READING] = TO(RUNNING) | TO(FLUSHING) | TO(CLOSING),
-    [CAP_CONN_RUNNING] = TO(IDLE) | TO(DRAINING) | TO(FLUSHING) | TO(CLOSING),
+    [CAP_CONN_UPGRADED] = TO(FLUSHING) | TO(CLOSING),
+    [CAP_CONN_RUNNING] = TO(IDLE) | TO(UPGRADED) | TO(DRAINING) | TO(FLUSHING) | TO(CLOSING),
     [CAP_CONN_DRAINING] = TO(IDLE) | TO(FLUSHING) | TO(CLOSING),
     [CAP_CONN_FLUSHING] = TO(LINGERING) | TO(CLOSING),
     [CAP_CONN_LINGERING] = TO(CLOSING),
@@ -40,6 +42,7 @@ static const char *const phrase[CAP_CONN_STATES] = {
     [CAP_CONN_IDLE] = "idle",
     [CAP_CONN_READING] = "reading request fields",
     [CAP_CONN_RUNNING] = "running a request",
+    [CAP_CONN_UPGRADED] = "speaking WebSocket",
     [CAP_CONN_DRAINING] = "dropping unread content",
     [CAP_CONN_FLUSHING] = "sending the last bytes",
     [CAP_CONN_LINGERING] = "waiting for the client's end",
@@ -264,6 +267,9 @@ cap_conn_update_reading(cap_conn *c)
         else
             want = want && cap_request_queued(c->request) < CAP_HIGH_WATER;
         break;
+    case CAP_CONN_UPGRADED:
+        want = want && cap_websocket_wants_input(c->request) && c->in.len < CAP_HIGH_WATER;
+        break;
     case CAP_CONN_IDLE:
     case CAP_CONN_READING:
         want = want && c->in.len < CAP_HIGH_WATER + CAP_READ_BUFFER;
@@ -329,6 +335,32 @@ cap_conn_response_done(cap_conn *c)
     }
 }
 
+void
+cap_conn_upgrade(cap_conn *c)
+{
+    conn_goto(c, CAP_CONN_UPGRADED);
+    c->keep_alive = false;
+    due_in(c, &c->due_request, 0);
+    due_in(c, &c->due_read, c->server->set.ws_ping_interval);
+    cap_conn_flush_later(c);
+    if (c->eof)
+        cap_websocket_eof(c);
+    else
+        cap_conn_update_reading(c);
+}
+
+void
+cap_conn_session_over(cap_conn *c)
+{
+    if (c->state != CAP_CONN_UPGRADED)
+        return;
+    let_go(c, true);
+    if (c->state != CAP_CONN_UPGRADED)
+        return;
+    c->body_ended = false; /* linger: an RST could overtake our Close frame */
+    finish(c);
+}
+
 /* A head is complete: make the request. Its application starts when the input at
    hand is used up, so that a small body is there when it asks. */
 static void
@@ -350,7 +382,8 @@ on_head(cap_conn *c, const cap_h1_head *h, const char *base, int memo)
         finish(c);
         return;
     }
-    if ((h->flags & CAP_H1_UPGRADE) != 0) {
+    bool websocket = cap_websocket_wanted(s, h);
+    if ((h->flags & CAP_H1_UPGRADE) != 0 && !websocket) {
         cap_server_log(s, CAP_LOG_WARNING, NULL, "Unsupported upgrade request.");
         if (c->state != CAP_CONN_RUNNING)
             return;
@@ -373,6 +406,20 @@ on_head(cap_conn *c, const cap_h1_head *h, const char *base, int memo)
     if (c->state != CAP_CONN_RUNNING) { /* proxy_headers is Python */
         cap_request_detach(r, true);
         Py_DECREF(r);
+        return;
+    }
+    if (websocket && cap_websocket_begin(r, c, h, base) < 0) {
+        cap_request_detach(r, true);
+        Py_DECREF(r);
+        if (PyErr_Occurred()) {
+            PyErr_WriteUnraisable((PyObject *)s);
+            if (c->state == CAP_CONN_RUNNING) {
+                c->keep_alive = false;
+                cap_send_simple(c, 500, "Internal Server Error", true);
+            }
+        }
+        if (c->state == CAP_CONN_RUNNING)
+            finish(c);
         return;
     }
     r->expects = (h->flags & CAP_H1_EXPECT_CONTINUE) != 0;
@@ -540,6 +587,8 @@ feed(cap_conn *c, const char *data, size_t len)
         finish(c);
         return;
     }
+    if (c->state == CAP_CONN_UPGRADED && c->in.len != 0)
+        cap_conn_flush_later(c); /* frames that came with the handshake */
     cap_conn_flush(c);
     cap_conn_update_reading(c);
 }
@@ -563,6 +612,9 @@ on_eof(cap_conn *c)
             refuse(c, 400, "The connection ended in the middle of the request's content");
         else
             due_in(c, &c->due_eof, EOF_GRACE_MS);
+        break;
+    case CAP_CONN_UPGRADED:
+        cap_websocket_eof(c);
         break;
     case CAP_CONN_DRAINING:
         c->keep_alive = false;
@@ -601,6 +653,8 @@ on_stream_read(cap_stream *stream, const char *data, ssize_t n)
         c->due_read = due < c->linger_end ? due : c->linger_end;
     } else if (c->state == CAP_CONN_FLUSHING) {
         ; /* dropped */
+    } else if (c->state == CAP_CONN_UPGRADED) {
+        cap_websocket_feed(c, (char *)data, (size_t)n); /* our read buffer: written to */
     } else if (c->in.len == 0 && wants_input(c)) {
         feed(c, data, (size_t)n);
     } else if (cap_buffer_append(&c->in, data, (size_t)n) < 0) {
@@ -626,7 +680,9 @@ on_turn_end(cap_deferred *d)
 {
     cap_conn *c = (cap_conn *)((char *)d - offsetof(cap_conn, deferred));
     if (cap_conn_open(c)) {
-        if (c->in.len != 0 && !c->feeding && wants_input(c))
+        if (c->in.len != 0 && c->state == CAP_CONN_UPGRADED)
+            cap_websocket_feed(c, NULL, 0);
+        else if (c->in.len != 0 && !c->feeding && wants_input(c))
             feed(c, NULL, 0);
         else
             cap_conn_flush(c);
@@ -687,7 +743,9 @@ cap_conn_on_timer(cap_wheel_node *node)
     }
     if (cap_conn_open(c) && c->due_read != 0 && now >= c->due_read) {
         c->due_read = 0;
-        if (c->state == CAP_CONN_READING)
+        if (c->state == CAP_CONN_UPGRADED)
+            cap_websocket_on_timer(c);
+        else if (c->state == CAP_CONN_READING)
             refuse(c, 408, "The request's head did not arrive in time");
         else if (c->state == CAP_CONN_RUNNING && !c->body_ended)
             refuse(c, 408, "The request's content did not arrive in time");
@@ -701,7 +759,9 @@ cap_conn_on_timer(cap_wheel_node *node)
 void
 cap_conn_shutdown(cap_conn *c, uint64_t grace)
 {
-    if (c->state == CAP_CONN_IDLE) {
+    if (c->state == CAP_CONN_UPGRADED) {
+        cap_websocket_shutdown(c);
+    } else if (c->state == CAP_CONN_IDLE) {
         if (grace == 0) {
             finish(c);
             return;

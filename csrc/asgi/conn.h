@@ -16,6 +16,7 @@ typedef enum cap_conn_state {
     CAP_CONN_IDLE,    /* between requests, nothing of the next one here */
     CAP_CONN_READING, /* a head has begun */
     CAP_CONN_RUNNING, /* a request is being answered */
+    CAP_CONN_UPGRADED, /* a WebSocket; the request is its session */
     CAP_CONN_DRAINING, /* answered; the rest of its content is read and dropped */
     CAP_CONN_FLUSHING, /* the last bytes leave; then LINGERING or CLOSING */
     CAP_CONN_LINGERING, /* our side is shut; input is dropped until the peer's end */
@@ -86,6 +87,10 @@ void cap_conn_on_written(cap_stream *stream, void *token, int status);
 
 /* The response of c->request is complete: go on with the next one, or end. */
 void cap_conn_response_done(cap_conn *c);
+/* c->request's WebSocket was accepted: what comes now are frames. */
+void cap_conn_upgrade(cap_conn *c);
+/* That WebSocket is over: send what is left and end. */
+void cap_conn_session_over(cap_conn *c);
 /* The application failed in the middle of a response: end the connection, so that
    nobody takes what was sent for the whole. */
 void cap_conn_break(cap_conn *c);

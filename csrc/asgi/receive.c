@@ -3,6 +3,7 @@
    is taken when it is awaited, so that a cancelled `wait_for(receive(), ...)` loses
    nothing. Also the list of waiting awaitables, which send() uses too. */
 #include "asgi/conn.h"
+#include "asgi/websocket.h"
 
 /* --- waiting ------------------------------------------------------------------- */
 
@@ -113,6 +114,8 @@ cap_waiter_throw(cap_waiter *w, PyObject *const *args, Py_ssize_t nargs)
 static bool
 message_ready(const cap_request *r)
 {
+    if (r->ws != NULL)
+        return cap_websocket_ready(r);
     return r->chunk != NULL || r->body.len != 0 || r->disconnected || r->told ||
            r->response == CAP_RESPONSE_COMPLETE || (r->body_ended && !r->body_given);
 }
@@ -124,6 +127,8 @@ take_message(cap_request *r)
 {
     cap_state *st = r->st;
     cap_objects *o = cap_objects_of(st);
+    if (r->ws != NULL)
+        return cap_websocket_take(r);
     bool body_waits = r->chunk != NULL || r->body.len != 0 || (r->body_ended && !r->body_given);
     /* uvicorn: after the response nothing but http.disconnect, never the unread body. */
     if (!body_waits || r->disconnected || r->response == CAP_RESPONSE_COMPLETE)

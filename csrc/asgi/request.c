@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "asgi/conn.h"
+#include "asgi/websocket.h"
 
 /* --- the server's list of running applications ------------------------------------- */
 
@@ -89,6 +90,8 @@ cap_request_detach(cap_request *r, bool disconnected)
     r->conn = NULL;
     if (disconnected)
         r->disconnected = true;
+    if (r->ws != NULL)
+        cap_websocket_detached(r);
     Py_INCREF(r);
     cap_waiters_wake(r->receivers, r->st);
     cap_waiters_wake(r->senders, r->st);
@@ -176,7 +179,7 @@ static void
 end_response(cap_request *r)
 {
     cap_conn *c = r->conn;
-    if (c == NULL)
+    if (c == NULL || c->state != CAP_CONN_RUNNING)
         return;
     Py_INCREF(c);
     if (r->response == CAP_RESPONSE_NOT_STARTED) {
@@ -225,6 +228,8 @@ finish(cap_request *r, PyObject *value, PyObject **result)
                        "ASGI callable should return None, but returned '%S'.", value);
         if (r->conn != NULL && r->response == CAP_RESPONSE_COMPLETE)
             cap_conn_break(r->conn);
+    } else if (r->conn != NULL && r->conn->state == CAP_CONN_UPGRADED) {
+        ; /* a WebSocket may end so */
     } else if (r->conn != NULL && r->response == CAP_RESPONSE_NOT_STARTED) {
         cap_server_log(r->server, CAP_LOG_ERROR, NULL,
                        "ASGI callable returned without starting response.");
@@ -232,6 +237,8 @@ finish(cap_request *r, PyObject *value, PyObject **result)
         cap_server_log(r->server, CAP_LOG_ERROR, NULL,
                        "ASGI callable returned without completing response.");
     }
+    if (r->ws != NULL)
+        cap_websocket_app_done(r, exc != NULL);
     end_response(r);
     Py_XDECREF(value);
     Py_DECREF(r);
@@ -531,6 +538,8 @@ request_dealloc(PyObject *self)
     Py_XDECREF(r->query);
     Py_XDECREF(r->headers);
     Py_XDECREF(r->chunk);
+    if (r->ws != NULL)
+        cap_websocket_free(r->ws);
     cap_buffer_free(&r->body);
     Py_DECREF((PyObject *)r->server);
     cap_count.requests--;

@@ -13,6 +13,7 @@
 
 struct cap_conn;
 struct cap_waiter;
+struct cap_websocket;
 
 typedef enum cap_response_state {
     CAP_RESPONSE_NOT_STARTED,
@@ -62,6 +63,7 @@ typedef struct cap_request {
     bool has_length;
     uint64_t length_left;
     uint64_t body_octets;
+    struct cap_websocket *ws;   /* owned: it is a WebSocket (websocket.h); or NULL */
     PyObject *response_headers; /* for the access log's %(x)o, or NULL */
     struct cap_waiter *senders; /* awaitables of send() that wait for room */
 } cap_request;
@@ -120,8 +122,17 @@ PyObject *cap_waiter_throw(cap_waiter *w, PyObject *const *args, Py_ssize_t narg
    (the loop's call_soon). */
 void cap_waiters_wake(cap_waiter *list, cap_state *st);
 
-/* For errors: start and complete a response of the server's own. */
+/* For errors: a whole response of the server's own. `more`: further field lines. */
 void cap_send_simple(struct cap_conn *conn, int status, const char *text, bool close);
+void cap_send_simple_with(struct cap_conn *conn, int status, const char *text, bool close,
+                          const char *more);
+/* The default fields, and fields that the application gave beside what the server
+   says by itself (a list or tuple, or NULL), checked. 0, or -1 with an exception. */
+int cap_send_defaults(struct cap_conn *conn);
+int cap_send_fields(struct cap_conn *conn, PyObject *fields);
+/* A response's start and body messages, for a WebSocket that is denied. */
+int cap_send_start(cap_request *r, PyObject *message);
+int cap_send_body(cap_request *r, PyObject *message);
 
 /* One access-log line for r, if there is a log and it wants it now. */
 void cap_request_log(cap_request *r, bool at_start);

@@ -2,6 +2,7 @@
    returns an awaitable: the one that is already done, or, when the client does not
    take what is there, one that waits. Also the server's own short responses. */
 #include "asgi/conn.h"
+#include "asgi/websocket.h"
 
 #include <string.h>
 
@@ -164,6 +165,23 @@ put_fields(cap_conn *c, int status, PyObject *fields, uint32_t own, fields_seen 
     return 0;
 }
 
+int
+cap_send_defaults(cap_conn *c)
+{
+    return put_defaults(c, 0);
+}
+
+int
+cap_send_fields(cap_conn *c, PyObject *fields)
+{
+    fields_seen seen = {0};
+    Py_ssize_t n = fields != NULL ? PySequence_Fast_GET_SIZE(fields) : 0;
+    for (Py_ssize_t i = 0; i < n && i < PySequence_Fast_GET_SIZE(fields); i++)
+        if (put_pair(c, 204, PySequence_Fast_GET_ITEM(fields, i), &seen) < 0)
+            return -1;
+    return 0;
+}
+
 static int
 put_head(cap_request *r, cap_conn *c, int status, PyObject *fields)
 {
@@ -220,8 +238,8 @@ item(PyObject *message, PyObject *key)
     return PyDict_GetItemWithError(message, key);
 }
 
-static int
-on_start(cap_request *r, PyObject *message)
+int
+cap_send_start(cap_request *r, PyObject *message)
 {
     cap_state *st = r->st;
     cap_conn *c = r->conn;
@@ -295,8 +313,8 @@ put_content(cap_request *r, cap_conn *c, const Py_buffer *view, bool last)
     return cap_conn_put_object(c, view, line, line_len, tail, last ? 7 : 2);
 }
 
-static int
-on_body(cap_request *r, PyObject *message)
+int
+cap_send_body(cap_request *r, PyObject *message)
 {
     cap_state *st = r->st;
     PyObject *body = item(message, st->str.body);
@@ -375,7 +393,8 @@ dispatch(cap_request *r, PyObject *message)
                      r->response == CAP_RESPONSE_NOT_STARTED ? NOT_STARTED : NOT_BODY, type);
         return -1;
     }
-    return r->response == CAP_RESPONSE_NOT_STARTED ? on_start(r, message) : on_body(r, message);
+    return r->response == CAP_RESPONSE_NOT_STARTED ? cap_send_start(r, message)
+                                                    : cap_send_body(r, message);
 }
 
 /* --- awaitables ---------------------------------------------------------------------------- */
@@ -410,10 +429,14 @@ send_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwname
     cap_request *r = ((send_object *)self)->request;
     cap_state *st = r->st;
     PyObject *done = cap_objects_of(st)->done;
-    if (r->conn == NULL && r->response != CAP_RESPONSE_COMPLETE)
+    if (r->ws != NULL) {
+        if (cap_websocket_send(r, args[0]) < 0)
+            return NULL;
+    } else if (r->conn == NULL && r->response != CAP_RESPONSE_COMPLETE) {
         return Py_NewRef(done); /* ASGI 2.3: after a disconnect, send does nothing */
-    if (dispatch(r, args[0]) < 0)
+    } else if (dispatch(r, args[0]) < 0) {
         return NULL;
+    }
     if (!must_wait(r, CAP_HIGH_WATER))
         return Py_NewRef(done);
     cap_conn *c = (cap_conn *)Py_NewRef((PyObject *)r->conn);
@@ -633,12 +656,18 @@ static PyType_Spec send_spec = {
 void
 cap_send_simple(cap_conn *c, int status, const char *text, bool close)
 {
+    cap_send_simple_with(c, status, text, close, "");
+}
+
+void
+cap_send_simple_with(cap_conn *c, int status, const char *text, bool close, const char *more)
+{
     size_t line_len, text_len = strlen(text);
     const char *line = cap_h1_status_line(status, &line_len);
-    char rest[128];
+    char rest[256];
     int n = PyOS_snprintf(rest, sizeof rest,
-                          "content-type: text/plain; charset=utf-8\r\ncontent-length: %zu\r\n%s\r\n",
-                          text_len, close ? "connection: close\r\n" : "");
+                          "content-type: text/plain; charset=utf-8\r\ncontent-length: %zu\r\n%s%s\r\n",
+                          text_len, more, close ? "connection: close\r\n" : "");
     bool head_only = c->request != NULL && c->request->is_head;
     if (cap_conn_put(c, line, line_len) < 0 || put_defaults(c, 0) < 0 ||
         cap_conn_put(c, rest, (size_t)n) < 0 || (!head_only && cap_conn_put(c, text, text_len) < 0))

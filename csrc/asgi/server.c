@@ -221,12 +221,10 @@ on_listener_closed(cap_listener *l)
 {
     cap_server_listener *sl = listener_of(l);
     cap_server *s = sl->server;
-    cap_reactor *r = s->reactor;
     cap_count.uv_handles -= 2;
     Py_XDECREF(sl->address);
     cap_free(sl);
     Py_DECREF(s);
-    cap_reactor_release(r);
 }
 
 static const cap_listener_events listener_events = {
@@ -287,9 +285,6 @@ server_listen(PyObject *self, PyObject *arg)
         PyErr_Format(PyExc_OSError, "cannot listen on descriptor %d: %s", fd, uv_strerror(rc));
         return NULL;
     }
-    cap_reactor *counted = cap_reactor_acquire(s->st, s->loop);
-    assert(counted == s->reactor); /* it exists, so that only counts */
-    (void)counted;
     cap_count.uv_handles += 2;
     sl->server = (cap_server *)Py_NewRef(self);
     sl->address = address;
@@ -551,7 +546,11 @@ make_timer(cap_server *s)
         return -1;
     }
     t->server = s;
-    t->reactor = s->reactor; /* the server's count goes with the timer to its end */
+    t->reactor = cap_reactor_acquire(s->st, s->loop); /* its own count: it may outlive s */
+    if (t->reactor == NULL) {
+        cap_free(t);
+        return -1;
+    }
     uv_timer_init(s->reactor->uv, &t->handle);
     uv_unref((uv_handle_t *)&t->handle);
     cap_count.uv_handles++;
@@ -576,19 +575,22 @@ server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         "limit_request_head", "limit_request_fields", "limit_request_field_size",
         "limit_request_body", "limit_concurrency", "limit_max_requests", "timeout_first_byte",
         "timeout_request_head", "timeout_request_body", "timeout_send", "timeout_keep_alive",
-        "timeout_request", NULL};
+        "timeout_request", "ws", "ws_max_size", "ws_max_queue", "ws_ping_interval",
+        "ws_ping_timeout", "ws_per_message_deflate", NULL};
     PyObject *loop, *app, *logger = NULL, *state = NULL, *root_path = NULL, *scheme = NULL;
     PyObject *defaults = NULL, *proxy = NULL, *log = NULL, *line = NULL, *head = NULL;
     PyObject *fields = NULL, *field_size = NULL, *body = NULL, *concurrency = NULL;
     PyObject *max_requests = NULL, *first = NULL, *t_head = NULL, *t_body = NULL, *t_send = NULL;
     PyObject *keep = NULL, *t_request = NULL;
     const char *asgi_version = "3.0";
-    int date = 1, reset = 0;
+    PyObject *ws_size = NULL, *ws_queue = NULL, *ws_interval = NULL, *ws_timeout = NULL;
+    int date = 1, reset = 0, ws = 1, ws_deflate = 1;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "OO|$OOsUUOpOOpOOOOOOOOOOOOO:HTTPServer", names, &loop, &app, &logger,
+            args, kwargs, "OO|$OOsUUOpOOpOOOOOOOOOOOOOpOOOOp:HTTPServer", names, &loop, &app, &logger,
             &state, &asgi_version, &root_path, &scheme, &defaults, &date, &proxy, &log, &reset,
             &line, &head, &fields, &field_size, &body, &concurrency, &max_requests, &first, &t_head,
-            &t_body, &t_send, &keep, &t_request))
+            &t_body, &t_send, &keep, &t_request, &ws, &ws_size, &ws_queue, &ws_interval,
+            &ws_timeout, &ws_deflate))
         return NULL;
     if (logger == NULL) {
         PyErr_SetString(PyExc_TypeError, "HTTPServer() needs a logger");
@@ -634,10 +636,15 @@ server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                  .timeout_send = 60000,
                                  .timeout_keep_alive = 5000,
                                  .date_header = date,
-                                 .reset_contextvars = reset};
+                                 .reset_contextvars = reset,
+                                 .ws = ws,
+                                 .ws_max_size = 16 << 20,
+                                 .ws_ping_interval = 20000,
+                                 .ws_ping_timeout = 20000,
+                                 .ws_deflate = CAP_WS_DEFLATE_DEFAULT};
     const uint64_t most = 1u << 30;
     uint64_t n_line = set->limits.request_line, n_head = set->limits.head;
-    uint64_t n_fields = set->limits.fields, n_field_size = set->limits.field_size;
+    uint64_t n_queue = 32, n_fields = set->limits.fields, n_field_size = set->limits.field_size;
     if (parse_count(line, "limit_request_line", most, &n_line) < 0 ||
         parse_count(head, "limit_request_head", most, &n_head) < 0 ||
         parse_count(fields, "limit_request_fields", 32768, &n_fields) < 0 ||
@@ -650,8 +657,18 @@ server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         parse_seconds(t_body, "timeout_request_body", &set->timeout_request_body) < 0 ||
         parse_seconds(t_send, "timeout_send", &set->timeout_send) < 0 ||
         parse_seconds(keep, "timeout_keep_alive", &set->timeout_keep_alive) < 0 ||
-        parse_seconds(t_request, "timeout_request", &set->timeout_request) < 0)
+        parse_seconds(t_request, "timeout_request", &set->timeout_request) < 0 ||
+        parse_count(ws_size, "ws_max_size", UINT64_MAX >> 1, &set->ws_max_size) < 0 ||
+        parse_count(ws_queue, "ws_max_queue", most, &n_queue) < 0 ||
+        parse_seconds(ws_interval, "ws_ping_interval", &set->ws_ping_interval) < 0 ||
+        parse_seconds(ws_timeout, "ws_ping_timeout", &set->ws_ping_timeout) < 0)
         goto fail;
+    set->ws_max_queue = n_queue != 0 ? (unsigned)n_queue : (unsigned)most;
+    set->ws_deflate.enabled = ws && ws_deflate && cap_ws_deflate_available();
+    if (set->ws_deflate.enabled && (s->ws_pool = cap_ws_pool_new(16)) == NULL) {
+        PyErr_NoMemory();
+        goto fail;
+    }
     set->limits.request_line = n_line != 0 ? (uint32_t)n_line : (uint32_t)most;
     set->limits.head = n_head != 0 ? (uint32_t)n_head : (uint32_t)most;
     set->limits.fields = n_fields != 0 ? (uint32_t)n_fields : 32768;
@@ -710,12 +727,11 @@ server_dealloc(PyObject *self)
     if (!s->closed) {
         PyObject *rc = server_close(self, NULL);
         Py_XDECREF(rc);
-    } else if (s->timer == NULL && s->reactor != NULL && s->defaults != NULL && s->context != NULL &&
-               s->timer_due == 0) {
-        cap_reactor_release(s->reactor); /* making it failed before the timer had the count */
     }
+    cap_reactor *reactor = s->reactor;
     server_clear(self);
     cap_memo_clear(&s->memo);
+    cap_ws_pool_free(s->ws_pool);
     cap_free(s->defaults);
     Py_XDECREF(s->app);
     Py_XDECREF(s->logger);
@@ -724,8 +740,11 @@ server_dealloc(PyObject *self)
     Py_XDECREF(s->root_path);
     Py_XDECREF(s->scheme);
     Py_XDECREF(s->default_headers);
-    Py_XDECREF(s->loop);
+    PyObject *loop = s->loop;
     type->tp_free(self);
+    if (reactor != NULL)
+        cap_reactor_release(reactor);
+    Py_XDECREF(loop); /* after its reactor */
     Py_DECREF(type);
 }
 

@@ -10,6 +10,7 @@
 #include "base/timer_wheel.h"
 #include "http/h1_request.h"
 #include "http/h1_response.h"
+#include "http/ws_deflate.h"
 #include "loop/reactor.h"
 #include "net/listener.h"
 
@@ -33,6 +34,12 @@ typedef struct cap_server_settings {
     uint64_t timeout_send;
     uint64_t timeout_keep_alive;
     uint64_t timeout_request;
+    uint64_t ws_ping_interval;
+    uint64_t ws_ping_timeout;
+    uint64_t ws_max_size;        /* octets of a message; 0: none */
+    unsigned ws_max_queue;       /* messages that wait for the application; then reading stops */
+    bool ws;                     /* WebSockets are spoken */
+    cap_ws_deflate_config ws_deflate;
     bool date_header;
     bool reset_contextvars;
 } cap_server_settings;
@@ -48,7 +55,7 @@ typedef struct cap_server {
     PyObject_HEAD
     cap_state *st;
     cap_objects *objects;
-    cap_reactor *reactor; /* counted; NULL after close() */
+    cap_reactor *reactor; /* counted, to the end: connections outlive close() */
     PyObject *loop;
     PyObject *app;
     PyObject *logger;
@@ -80,6 +87,7 @@ typedef struct cap_server {
 
     cap_h1_head *spare_head; /* one kept for the next request */
     cap_header_memo memo;
+    cap_ws_pool *ws_pool;    /* of compressors; NULL without compression */
     uint64_t date_checked;   /* the uv_now() for which `defaults` was looked at */
     time_t date_second;
     char *defaults;          /* "date: ...\r\nserver: ...\r\n" ready to copy */

@@ -34,6 +34,22 @@
     X(http_disconnect, "http.disconnect")                                      \
     X(http_response_start, "http.response.start")                              \
     X(http_response_body, "http.response.body")                                \
+    X(ws, "ws")                                                                \
+    X(wss, "wss")                                                              \
+    X(ws_spec_version, "2.4")                                                  \
+    X(websocket_connect, "websocket.connect")                                  \
+    X(websocket_receive, "websocket.receive")                                  \
+    X(websocket_disconnect, "websocket.disconnect")                            \
+    X(websocket_accept, "websocket.accept")                                    \
+    X(websocket_send, "websocket.send")                                        \
+    X(websocket_close, "websocket.close")                                      \
+    X(websocket_http_response_start, "websocket.http.response.start")          \
+    X(websocket_http_response_body, "websocket.http.response.body")            \
+    X(subprotocol, "subprotocol")                                              \
+    X(code, "code")                                                            \
+    X(reason, "reason")                                                        \
+    X(text, "text")                                                            \
+    X(bytes, "bytes")                                                          \
     /* asyncio */                                                              \
     X(loop, "loop")                                                            \
     X(context, "context")                                                      \

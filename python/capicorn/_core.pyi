@@ -75,6 +75,15 @@ class HTTPServer:
         timeout_send: float = 60.0,
         timeout_keep_alive: float = 5.0,
         timeout_request: float = 0.0,
+        # WebSockets; False: an upgrade to them is ignored
+        ws: bool = True,
+        ws_max_size: int = 16777216,
+        # messages that may wait for the application before reading stops
+        ws_max_queue: int = 32,
+        # seconds; 0: no pings, no limit
+        ws_ping_interval: float | None = 20.0,
+        ws_ping_timeout: float | None = 20.0,
+        ws_per_message_deflate: bool = True,
     ) -> None: ...
     def listen(self, fd: int) -> None:
         """Accept from a listening socket. The descriptor stays the caller's, and has to stay open until stop_listening()."""
@@ -90,7 +99,6 @@ class HTTPServer:
         """Cancel the task of every running request. Returns which, "GET /path" each."""
     def close(self) -> None:
         """Close every connection at once and release the loop. Idempotent."""
-    def start_task(self, coro: Any, /) -> asyncio.Task[Any]: ...
     connections: set[Connection]
     """A snapshot, new with each access; len() of it is the number of open connections."""
     tasks: set[asyncio.Task[Any]]
