@@ -484,15 +484,11 @@ read_fields(cap_h1_parser *p, cap_h1_head *h, const char *data, uint32_t have)
     for (;;) {
         const char *lf = from < have ? memchr(data + from, '\n', have - from) : NULL;
         if (lf == NULL) {
-            uint32_t n = have - p->line;
-            if (n == 0 || (n == 1 && data[p->line] == '\r'))
-                break; /* may become the end */
-            uint32_t end = have - (data[have - 1] == '\r');
-            if (check_limits(p, h, data, end, have) == CAP_H1_ERROR)
+            /* whether CR ends a line, or even the head, shows in the next octet */
+            uint32_t end = have - (have > p->line && data[have - 1] == '\r');
+            if (end > p->line && check_limits(p, h, data, end, have) == CAP_H1_ERROR)
                 return CAP_H1_ERROR;
-            if (end - p->line == limit_or(p->limits->field_size))
-                have = end; /* with LF behind it CR ends the line, else it is too much */
-            break;
+            return feed_fields(p, h, data, end);
         }
         uint32_t next = (uint32_t)(lf - data) + 1;
         uint32_t end = next - 1;
@@ -515,7 +511,6 @@ read_fields(cap_h1_parser *p, cap_h1_head *h, const char *data, uint32_t have)
         }
         p->line = from = next;
     }
-    return feed_fields(p, h, data, have);
 }
 
 /* ---- What the fields mean for the framing (RFC 9112 6, 9110 7) ------------------- */

@@ -11,7 +11,8 @@
        }
 
    Input that was not consumed has to be presented again, at the front, together
-   with what came since. Nothing of an incomplete head is consumed: the parser
+   with what came since. Empty lines before a request are consumed, but nothing of an
+   incomplete head is, and of content everything is at once: the parser
    remembers how far it has looked, so this costs no second scan; the bytes may
    meanwhile have moved in memory (spans are offsets).
 
@@ -93,7 +94,7 @@ typedef struct cap_h1_out {
     size_t head_off;
     const char *body;
     size_t body_len;
-    int status;         /* ERROR: 400, 413, 414, 417, 431, 501, 505 */
+    int status;         /* ERROR: 400, 413, 414, 417, 431, 500, 501, 505 */
     const char *reason; /* ERROR: a sentence for log and response body; static memory */
 } cap_h1_out;
 
@@ -113,13 +114,14 @@ cap_h1_event cap_h1_next(cap_h1_parser *p, cap_h1_head *head, const char *data, 
 bool cap_h1_at_start(const cap_h1_parser *p);
 /* In a head that is not complete yet. */
 bool cap_h1_in_head(const cap_h1_parser *p);
-/* After HEAD and before END. */
+/* After HEAD (or cap_h1_skip_head) and before END. */
 bool cap_h1_in_body(const cap_h1_parser *p);
 
 /* The caller knows a head that equals an earlier one's: jump over it. `head` has
    been filled by the caller from that earlier parse. Only at the start of a
    request, and only for a head with neither Content-Length, Transfer-Encoding,
-   Expect nor Upgrade. The next call gives END. */
+   Expect nor Upgrade. The next call gives END. Empty lines before it are not the
+   caller's to skip: then use cap_h1_next. */
 void cap_h1_skip_head(cap_h1_parser *p);
 
 /* Read the request line alone, for that caller: octets up to and with its CRLF,
