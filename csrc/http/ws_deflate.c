@@ -15,10 +15,14 @@
 /* Room that inflate gets at least: its fast loop wants 260 octets and more. */
 #define ROOM_MIN 1024
 #define ROOM_MAX (1u << 30)
-#define TAIL "\x00\x00\xff\xff"
+#define TAIL     "\x00\x00\xff\xff"
 #define TAIL_LEN 4
 
-enum { INFLATER, DEFLATER, KINDS };
+enum {
+    INFLATER,
+    DEFLATER,
+    KINDS
+};
 
 typedef struct engine {
     zng_stream z;
@@ -48,8 +52,8 @@ struct cap_ws_deflate {
     cap_ws_pool *pool;
     const cap_ws_deflate_config *config;
     cap_ws_deflate_params params;
-    bool in_message;   /* octets of an incoming message were inflated: the engine cannot go */
-    bool final_block;  /* ... and the last of them ended a block with BFINAL */
+    bool in_message;  /* octets of an incoming message were inflated: the engine cannot go */
+    bool final_block; /* ... and the last of them ended a block with BFINAL */
     engine *lent[KINDS];
     window kept[KINDS]; /* what a lost engine knew */
 };
@@ -238,8 +242,8 @@ engine_get(cap_ws_deflate *d, int kind)
         if (l->count < d->pool->keep)
             e = NULL;
         else
-            while (e != NULL && ((kind == INFLATER && e->owner->in_message) ||
-                                 !engine_take(e, kind)))
+            while (e != NULL &&
+                   ((kind == INFLATER && e->owner->in_message) || !engine_take(e, kind)))
                 e = e->prev;
     }
     if (e != NULL) {
@@ -389,8 +393,7 @@ inflate_piece(cap_ws_deflate *d, zng_stream *z, const char *data, size_t len, ui
         out->len += made;
         if (max != 0 && out->len > max)
             return CAP_WS_INFLATE_TOO_BIG;
-        if (text != NULL && made > 0 &&
-            (*text = cap_utf8_feed(*text, start, made)) == CAP_UTF8_BAD)
+        if (text != NULL && made > 0 && (*text = cap_utf8_feed(*text, start, made)) == CAP_UTF8_BAD)
             return CAP_WS_INFLATE_BAD_TEXT;
         if (rc == Z_STREAM_END) {
             /* A block with BFINAL ends no message (7.2.3.4): the next block follows, and

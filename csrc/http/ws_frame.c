@@ -20,7 +20,7 @@ enum {
 /* What is reserved at once for a frame that says that it is long, beyond what came. */
 #define RESERVE_AHEAD 16384
 
-#define HIGH_BITS UINT64_C(0x8080808080808080)
+#define HIGH_BITS   UINT64_C(0x8080808080808080)
 #define CONTROL_BIT 0x8
 
 void
@@ -132,8 +132,8 @@ fail(cap_ws_parser *p, cap_ws_out *out, int code, const char *reason)
     return CAP_WS_ERROR;
 }
 
-#define BAD_TEXT "text is not UTF-8"
-#define TOO_BIG "message too big"
+#define BAD_TEXT  "text is not UTF-8"
+#define TOO_BIG   "message too big"
 #define NO_MEMORY "out of memory"
 
 static cap_ws_event
@@ -194,8 +194,8 @@ read_header(cap_ws_parser *p, const uint8_t *h, size_t have, cap_ws_out *out)
     unsigned opcode = h[0] & 0x0F, rsv = h[0] & 0x70, small = h[1] & 0x7F;
     bool fin = (h[0] & CAP_WS_FIN) != 0;
     /* RSV1 is for the first frame of a message, and for no control frame (7692 6). */
-    if (rsv != 0 && (rsv != CAP_WS_RSV1 || p->deflate == NULL || opcode == 0 ||
-                     (opcode & CONTROL_BIT) != 0))
+    if (rsv != 0 &&
+        (rsv != CAP_WS_RSV1 || p->deflate == NULL || opcode == 0 || (opcode & CONTROL_BIT) != 0))
         REFUSE(CAP_WS_PROTOCOL_ERROR, "reserved bit set");
     if (opcode & CONTROL_BIT) {
         if (opcode > CAP_WS_OP_PONG)

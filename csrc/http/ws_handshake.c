@@ -7,8 +7,8 @@
 #include "base/sha1.h"
 #include "http/h1_syntax.h"
 
-#define GUID "258EAFA5-E914-47DA-95CA-C5AB0DC85B11" /* 1.3 */
-#define KEY_LEN 24 /* base 64 of 16 octets */
+#define GUID    "258EAFA5-E914-47DA-95CA-C5AB0DC85B11" /* 1.3 */
+#define KEY_LEN 24                                     /* base 64 of 16 octets */
 
 static int
 refuse(cap_ws_handshake *out, int status, const char *reason)

@@ -9,12 +9,12 @@
 #include "base/utf8.h"
 
 static int failures;
-#define CHECK(cond)                                                            \
-    do {                                                                       \
-        if (!(cond)) {                                                         \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, #cond);                  \
-            failures++;                                                        \
-        }                                                                      \
+#define CHECK(cond)                                           \
+    do {                                                      \
+        if (!(cond)) {                                        \
+            printf("%s:%d: %s\n", __FILE__, __LINE__, #cond); \
+            failures++;                                       \
+        }                                                     \
     } while (0)
 
 /* How many octets of the front are valid characters; *partial: what follows is the
@@ -28,9 +28,11 @@ reference(const uint8_t *s, size_t len, bool *partial)
         if (i == len)
             return i;
         uint8_t b = s[i], low = 0x80, high = 0xBF;
-        size_t n = b < 0x80 ? 1 : b >= 0xC2 && b <= 0xDF ? 2 : b >= 0xE0 && b <= 0xEF ? 3
-                                                       : b >= 0xF0 && b <= 0xF4   ? 4
-                                                                                  : 0;
+        size_t n = b < 0x80                 ? 1
+                   : b >= 0xC2 && b <= 0xDF ? 2
+                   : b >= 0xE0 && b <= 0xEF ? 3
+                   : b >= 0xF0 && b <= 0xF4 ? 4
+                                            : 0;
         if (n == 0) {
             *partial = false;
             return i;
@@ -126,12 +128,23 @@ test_every_short_sequence(void)
 static void
 test_mixed_text_of_every_length(void)
 {
-    static const char *const pieces[] = {"a", "plain ascii text that is longer than a block of 32",
-                                         "\xC3\xA4", "\xE2\x82\xAC", "\xF0\x9F\x98\x80",
-                                         "\xED\x9F\xBF", "\xEE\x80\x80", "\xF4\x8F\xBF\xBF"};
-    static const char *const wrong[] = {"\x80",         "\xC0\xAF",         "\xE0\x9F\xBF",
-                                        "\xED\xA0\x80", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80",
-                                        "\xF5\x80",     "\xFF",             "\xE2\x82"};
+    static const char *const pieces[] = {"a",
+                                         "plain ascii text that is longer than a block of 32",
+                                         "\xC3\xA4",
+                                         "\xE2\x82\xAC",
+                                         "\xF0\x9F\x98\x80",
+                                         "\xED\x9F\xBF",
+                                         "\xEE\x80\x80",
+                                         "\xF4\x8F\xBF\xBF"};
+    static const char *const wrong[] = {"\x80",
+                                        "\xC0\xAF",
+                                        "\xE0\x9F\xBF",
+                                        "\xED\xA0\x80",
+                                        "\xF0\x8F\xBF\xBF",
+                                        "\xF4\x90\x80\x80",
+                                        "\xF5\x80",
+                                        "\xFF",
+                                        "\xE2\x82"};
     uint32_t seed = 1;
     uint8_t s[400];
     for (int round = 0; round < 400; round++) {
@@ -148,6 +161,35 @@ test_mixed_text_of_every_length(void)
         memcpy(s + len / 2, bad, strlen(bad));
         compare(s, len + strlen(bad));
     }
+}
+
+/* The way by blocks against the way by octets: every two octets, with what may follow them,
+   inside text, over the end of a block and of all. */
+static void
+test_every_pair_inside_long_text(void)
+{
+    static const uint8_t after[][2] = {
+        {0x80, 0x80}, {0xBF, 0xBF}, {0x80, 'a'}, {'a', 0x80}, {0x90, 0xA0}};
+    static const size_t places[] = {15, 31, 93};
+    uint8_t s[96];
+    memset(s, 'a', sizeof s);
+    for (size_t place = 0; place < sizeof places / sizeof *places; place++)
+        for (unsigned pair = 0x8080; pair < 0x10000; pair++)
+            for (size_t k = 0; k < sizeof after / sizeof *after; k++) {
+                size_t at = places[place];
+                const uint8_t four[] = {(uint8_t)(pair >> 8), (uint8_t)pair, after[k][0],
+                                        after[k][1]};
+                size_t n = sizeof s - at < 4 ? sizeof s - at : 4;
+                memcpy(s + at, four, n);
+                cap_utf8_state wanted = cap_utf8_feed(CAP_UTF8_START, (char *)four, n);
+                if (n == 4 && wanted != CAP_UTF8_START && at + 4 < sizeof s)
+                    wanted = CAP_UTF8_BAD; /* ASCII follows */
+                if (cap_utf8_feed(CAP_UTF8_START, (char *)s, sizeof s) != wanted) {
+                    printf("%02x %02x %02x %02x at %zu\n", four[0], four[1], four[2], four[3], at);
+                    failures++;
+                }
+                memset(s + at, 'a', n);
+            }
 }
 
 static void
@@ -201,9 +243,12 @@ static void
 test_base64(void)
 {
     /* RFC 4648 10 */
-    static const char *const pairs[][2] = {{"", ""},           {"f", "Zg=="},
-                                           {"fo", "Zm8="},     {"foo", "Zm9v"},
-                                           {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="},
+    static const char *const pairs[][2] = {{"", ""},
+                                           {"f", "Zg=="},
+                                           {"fo", "Zm8="},
+                                           {"foo", "Zm9v"},
+                                           {"foob", "Zm9vYg=="},
+                                           {"fooba", "Zm9vYmE="},
                                            {"foobar", "Zm9vYmFy"}};
     char out[32];
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
@@ -214,8 +259,8 @@ test_base64(void)
         CHECK(cap_base64_decode(out, pairs[i][1], coded) == plain);
         CHECK(memcmp(out, pairs[i][0], plain) == 0);
     }
-    static const char *const bad[] = {"Zg=", "Zg", "Z===", "====", "Zm9v!mFy", "Zm9v Zg=",
-                                      "=Zm9", "Zm=v", "-_-_"};
+    static const char *const bad[] = {"Zg=",      "Zg",   "Z===", "====", "Zm9v!mFy",
+                                      "Zm9v Zg=", "=Zm9", "Zm=v", "-_-_"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK(cap_base64_decode(NULL, bad[i], strlen(bad[i])) == (size_t)-1);
 }
@@ -225,6 +270,7 @@ main(void)
 {
     test_every_short_sequence();
     test_mixed_text_of_every_length();
+    test_every_pair_inside_long_text();
     test_ascii_and_cut();
     test_sha1();
     test_base64();

@@ -11,16 +11,19 @@
 #include "http/ws_frame.h"
 
 static int failures;
-#define CHECK(cond)                                                            \
-    do {                                                                       \
-        if (!(cond)) {                                                         \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, #cond);                  \
-            failures++;                                                        \
-        }                                                                      \
+#define CHECK(cond)                                           \
+    do {                                                      \
+        if (!(cond)) {                                        \
+            printf("%s:%d: %s\n", __FILE__, __LINE__, #cond); \
+            failures++;                                       \
+        }                                                     \
     } while (0)
 
-static const cap_ws_deflate_config standard = {
-    .enabled = true, .server_max_window_bits = 12, .client_max_window_bits = 12, .level = 6, .mem_level = 5};
+static const cap_ws_deflate_config standard = {.enabled = true,
+                                               .server_max_window_bits = 12,
+                                               .client_max_window_bits = 12,
+                                               .level = 6,
+                                               .mem_level = 5};
 
 static void
 test_negotiation(void)
@@ -32,13 +35,20 @@ test_negotiation(void)
         {"permessage-deflate", "permessage-deflate"},
         {"permessage-deflate; client_max_window_bits", /* browsers */
          "permessage-deflate; client_max_window_bits=12"},
-        {"permessage-deflate;client_max_window_bits=10", "permessage-deflate; client_max_window_bits=10"},
-        {"permessage-deflate; client_max_window_bits=15", "permessage-deflate; client_max_window_bits=12"},
-        {"permessage-deflate; client_max_window_bits=\"9\"", "permessage-deflate; client_max_window_bits=9"},
-        {"permessage-deflate; client_max_window_bits=\"1\\1\"", "permessage-deflate; client_max_window_bits=11"},
-        {"permessage-deflate; client_max_window_bits=8", "permessage-deflate; client_max_window_bits=8"},
-        {"permessage-deflate; server_max_window_bits=10", "permessage-deflate; server_max_window_bits=10"},
-        {"permessage-deflate; server_max_window_bits=15", "permessage-deflate; server_max_window_bits=12"},
+        {"permessage-deflate;client_max_window_bits=10",
+         "permessage-deflate; client_max_window_bits=10"},
+        {"permessage-deflate; client_max_window_bits=15",
+         "permessage-deflate; client_max_window_bits=12"},
+        {"permessage-deflate; client_max_window_bits=\"9\"",
+         "permessage-deflate; client_max_window_bits=9"},
+        {"permessage-deflate; client_max_window_bits=\"1\\1\"",
+         "permessage-deflate; client_max_window_bits=11"},
+        {"permessage-deflate; client_max_window_bits=8",
+         "permessage-deflate; client_max_window_bits=8"},
+        {"permessage-deflate; server_max_window_bits=10",
+         "permessage-deflate; server_max_window_bits=10"},
+        {"permessage-deflate; server_max_window_bits=15",
+         "permessage-deflate; server_max_window_bits=12"},
         {"permessage-deflate; server_no_context_takeover; client_no_context_takeover",
          "permessage-deflate; server_no_context_takeover; client_no_context_takeover"},
         {" permessage-deflate ; server_no_context_takeover ;\tclient_max_window_bits = 9 ",
@@ -173,7 +183,8 @@ there_and_back(uint8_t bits, bool no_context, uint8_t level, unsigned keep, int 
                         size_t n = coded.len - at < step ? coded.len - at : step;
                         char *exact = malloc(n);
                         memcpy(exact, coded.data + at, n);
-                        result = cap_ws_inflate(end[who], exact, n, at + n == coded.len, len, NULL, &plain);
+                        result = cap_ws_inflate(end[who], exact, n, at + n == coded.len, len, NULL,
+                                                &plain);
                         free(exact);
                     }
                     CHECK(result == CAP_WS_INFLATE_OK);
@@ -220,7 +231,8 @@ inflates_to(const char *name, const char *data, size_t len, cap_ws_inflate_resul
                 for (size_t i = 0; i < len && result == CAP_WS_INFLATE_OK; i++)
                     result = cap_ws_inflate(d, data + i, 1, i + 1 == len, 0, NULL, &out);
             if (wanted == CAP_WS_INFLATE_OK && result == wanted &&
-                (out.len != strlen(text) || (out.len > 0 && memcmp(out.data, text, out.len) != 0))) {
+                (out.len != strlen(text) ||
+                 (out.len > 0 && memcmp(out.data, text, out.len) != 0))) {
                 printf("%s: %.*s\n", name, (int)out.len, out.data);
                 failures++;
             }
@@ -238,7 +250,8 @@ inflates_to(const char *name, const char *data, size_t len, cap_ws_inflate_resul
 static void
 test_examples(void)
 {
-#define OK(name, bytes, text, times) inflates_to(name, bytes, sizeof(bytes) - 1, CAP_WS_INFLATE_OK, text, times)
+#define OK(name, bytes, text, times) \
+    inflates_to(name, bytes, sizeof(bytes) - 1, CAP_WS_INFLATE_OK, text, times)
 #define BAD(name, bytes) inflates_to(name, bytes, sizeof(bytes) - 1, CAP_WS_INFLATE_BAD, "", 2)
     OK("7.2.3.1", "\xF2\x48\xCD\xC9\xC9\x07\x00", "Hello", 3);
     OK("7.2.3.3: no compression", "\x00\x05\x00\xFA\xFF\x48\x65\x6C\x6C\x6F\x00", "Hello", 3);
@@ -258,9 +271,11 @@ test_examples(void)
     for (int no_context = 0; no_context < 2; no_context++) {
         cap_ws_deflate *d = new_end(pool, &standard, 12, no_context);
         cap_buffer out = {NULL, 0, 0};
-        CHECK(cap_ws_inflate(d, "\xF2\x48\xCD\xC9\xC9\x07\x00", 7, true, 0, NULL, &out) == CAP_WS_INFLATE_OK);
+        CHECK(cap_ws_inflate(d, "\xF2\x48\xCD\xC9\xC9\x07\x00", 7, true, 0, NULL, &out) ==
+              CAP_WS_INFLATE_OK);
         out.len = 0;
-        cap_ws_inflate_result second = cap_ws_inflate(d, "\xF2\x00\x11\x00\x00", 5, true, 0, NULL, &out);
+        cap_ws_inflate_result second =
+            cap_ws_inflate(d, "\xF2\x00\x11\x00\x00", 5, true, 0, NULL, &out);
         if (no_context)
             CHECK(second == CAP_WS_INFLATE_BAD);
         else
@@ -284,7 +299,8 @@ test_limits_and_text(void)
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
         cap_buffer out = {NULL, 0, 0};
         cap_ws_deflate *e = new_end(pool, &standard, 12, true);
-        cap_ws_inflate_result r = cap_ws_inflate(e, bomb.data, bomb.len, true, limits[i], NULL, &out);
+        cap_ws_inflate_result r =
+            cap_ws_inflate(e, bomb.data, bomb.len, true, limits[i], NULL, &out);
         CHECK(r == (limits[i] < size ? CAP_WS_INFLATE_TOO_BIG : CAP_WS_INFLATE_OK));
         CHECK(out.len <= limits[i] + 1 && out.cap <= limits[i] * 2 + 4096);
         cap_buffer_free(&out);
@@ -318,7 +334,9 @@ test_memory_of_idle_connections(void)
 {
     long before = cap_mem_blocks();
     cap_ws_pool *pool = cap_ws_pool_new(4);
-    enum { N = 200 };
+    enum {
+        N = 200
+    };
     cap_ws_deflate *many[N];
     for (int i = 0; i < N; i++)
         many[i] = new_end(pool, &standard, 12, false);
@@ -326,7 +344,8 @@ test_memory_of_idle_connections(void)
     for (int i = 0; i < N; i++) {
         cap_buffer coded = {NULL, 0, 0}, plain = {NULL, 0, 0};
         CHECK(cap_ws_compress(many[i], "some text to keep", 17, &coded) == 1);
-        CHECK(cap_ws_inflate(many[i], coded.data, coded.len, true, 0, NULL, &plain) == CAP_WS_INFLATE_OK);
+        CHECK(cap_ws_inflate(many[i], coded.data, coded.len, true, 0, NULL, &plain) ==
+              CAP_WS_INFLATE_OK);
         cap_buffer_free(&coded);
         cap_buffer_free(&plain);
     }
@@ -349,7 +368,8 @@ test_failing_memory(void)
     long before = cap_mem_blocks();
     for (long n = 1; n < 60; n++) {
         cap_ws_pool *pool = cap_ws_pool_new(1);
-        cap_ws_deflate *a = new_end(pool, &standard, 12, false), *b = new_end(pool, &standard, 10, false);
+        cap_ws_deflate *a = new_end(pool, &standard, 12, false),
+                       *b = new_end(pool, &standard, 10, false);
         static char message[3000];
         make_message(message, sizeof message, 1, 1);
         cap_ws_deflate *turns[] = {a, b, a, b};
@@ -368,7 +388,8 @@ test_failing_memory(void)
                     cap_ws_inflate(turns[i], coded.data, coded.len, true, 0, NULL, &plain);
                 CHECK(r == CAP_WS_INFLATE_OK || r == CAP_WS_INFLATE_NO_MEMORY);
                 if (r == CAP_WS_INFLATE_OK)
-                    CHECK(plain.len == sizeof message && memcmp(plain.data, message, plain.len) == 0);
+                    CHECK(plain.len == sizeof message &&
+                          memcmp(plain.data, message, plain.len) == 0);
                 else
                     dead[i & 1] = true;
             }
@@ -411,19 +432,26 @@ test_frames(void)
     } cases[] = {
 #define RAW(bytes) bytes, sizeof(bytes) - 1
         {"one frame", RAW("\xC1\x87\0\0\0\0\xF2\x48\xCD\xC9\xC9\x07\x00"), CAP_WS_TEXT, 0, "Hello"},
-        {"two fragments", RAW("\x41\x83\0\0\0\0\xF2\x48\xCD\x80\x84\0\0\0\0\xC9\xC9\x07\x00"), CAP_WS_TEXT, 0, "Hello"},
-        {"an empty last fragment", RAW("\x42\x87\0\0\0\0\xF2\x48\xCD\xC9\xC9\x07\x00\x80\x80\0\0\0\0"),
-         CAP_WS_BINARY, 0, "Hello"},
+        {"two fragments", RAW("\x41\x83\0\0\0\0\xF2\x48\xCD\x80\x84\0\0\0\0\xC9\xC9\x07\x00"),
+         CAP_WS_TEXT, 0, "Hello"},
+        {"an empty last fragment",
+         RAW("\x42\x87\0\0\0\0\xF2\x48\xCD\xC9\xC9\x07\x00\x80\x80\0\0\0\0"), CAP_WS_BINARY, 0,
+         "Hello"},
         {"not compressed", RAW("\x81\x85\0\0\0\0Hello"), CAP_WS_TEXT, 0, "Hello"},
         {"empty", RAW("\xC1\x81\0\0\0\0\x00"), CAP_WS_TEXT, 0, ""},
         {"of no octets", RAW("\xC1\x80\0\0\0\0"), CAP_WS_TEXT, 0, ""},
-        {"6.1: RSV1 on a continuation", RAW("\x41\x83\0\0\0\0\xF2\x48\xCD\xC0\x84"), CAP_WS_ERROR, 1002, ""},
+        {"6.1: RSV1 on a continuation", RAW("\x41\x83\0\0\0\0\xF2\x48\xCD\xC0\x84"), CAP_WS_ERROR,
+         1002, ""},
         {"RSV1 on a Ping", RAW("\xC9\x80"), CAP_WS_ERROR, 1002, ""},
         {"RSV2", RAW("\xE1\x80"), CAP_WS_ERROR, 1002, ""},
         {"broken", RAW("\xC1\x82\0\0\0\0\x07\x00"), CAP_WS_ERROR, 1007, ""},
         {"bad text", RAW("\xC1\x87\0\0\0\0\x00\x01\x00\xFE\xFF\xFF\x00"), CAP_WS_ERROR, 1007, ""},
-        {"text cut in a character", RAW("\xC1\x87\0\0\0\0\x00\x01\x00\xFE\xFF\xE2\x00"), CAP_WS_ERROR, 1007, ""},
-        {"too big", RAW("\xC1\x8C\0\0\0\0\x00\x06\x00\xF9\xFF" "Hello!\x00"), CAP_WS_ERROR, 1009, ""},
+        {"text cut in a character", RAW("\xC1\x87\0\0\0\0\x00\x01\x00\xFE\xFF\xE2\x00"),
+         CAP_WS_ERROR, 1007, ""},
+        {"too big",
+         RAW("\xC1\x8C\0\0\0\0\x00\x06\x00\xF9\xFF"
+             "Hello!\x00"),
+         CAP_WS_ERROR, 1009, ""},
     };
     cap_ws_pool *pool = cap_ws_pool_new(2);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -439,7 +467,8 @@ test_frames(void)
             if (same && event == CAP_WS_ERROR)
                 same = out.code == cases[i].code;
             else if (same)
-                same = out.len == strlen(cases[i].text) && memcmp(out.data, cases[i].text, out.len) == 0 &&
+                same = out.len == strlen(cases[i].text) &&
+                       memcmp(out.data, cases[i].text, out.len) == 0 &&
                        (event != CAP_WS_TEXT || out.ascii);
             if (!same) {
                 printf("%s in pieces of %zu: event %d\n", cases[i].name, piece, event);

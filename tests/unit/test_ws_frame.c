@@ -8,12 +8,12 @@
 #include "http/ws_frame.h"
 
 static int failures;
-#define CHECK(cond)                                                            \
-    do {                                                                       \
-        if (!(cond)) {                                                         \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, #cond);                  \
-            failures++;                                                        \
-        }                                                                      \
+#define CHECK(cond)                                           \
+    do {                                                      \
+        if (!(cond)) {                                        \
+            printf("%s:%d: %s\n", __FILE__, __LINE__, #cond); \
+            failures++;                                       \
+        }                                                     \
     } while (0)
 
 /* --- frames as a client makes them --- */
@@ -52,10 +52,10 @@ put(stream *s, int first, const char *payload, size_t len)
         s->data[s->len++] = (char)(payload[i] ^ key[i & 3]);
 }
 
-#define FIN CAP_WS_FIN
-#define TEXT CAP_WS_OP_TEXT
-#define BIN CAP_WS_OP_BINARY
-#define CONT CAP_WS_OP_CONTINUATION
+#define FIN                 CAP_WS_FIN
+#define TEXT                CAP_WS_OP_TEXT
+#define BIN                 CAP_WS_OP_BINARY
+#define CONT                CAP_WS_OP_CONTINUATION
 #define PUT(s, first, text) put(s, first, text, sizeof(text) - 1)
 
 /* --- events as text, so that runs can be compared --- */
@@ -177,7 +177,8 @@ static stream s; /* big: not on the stack */
 static void
 test_messages(void)
 {
-    static const uint8_t hello[] = {0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58};
+    static const uint8_t hello[] = {0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D,
+                                    0x7F, 0x9F, 0x4D, 0x51, 0x58};
     put_raw(&s, hello, sizeof hello);
     EXPECT("RFC 6455 5.7: a single-frame masked text message", "T:Hello|");
     PUT(&s, FIN | TEXT, "");
@@ -201,8 +202,10 @@ test_messages(void)
     PUT(&s, FIN | CAP_WS_OP_PONG, "");
     PUT(&s, FIN | CONT, "cd");
     EXPECT("5.4: control frames between fragments", "p:in the middle|o:|B:abcd|");
-    PUT(&s, FIN | TEXT, "\xE2\x82\xAC\xF0\x9F\x98\x80 text that is not only ASCII, longer than 64 octets");
-    EXPECT("UTF-8", "T:\xE2\x82\xAC\xF0\x9F\x98\x80 text that is not only ASCII, longer than 64 octets|");
+    PUT(&s, FIN | TEXT,
+        "\xE2\x82\xAC\xF0\x9F\x98\x80 text that is not only ASCII, longer than 64 octets");
+    EXPECT("UTF-8",
+           "T:\xE2\x82\xAC\xF0\x9F\x98\x80 text that is not only ASCII, longer than 64 octets|");
     PUT(&s, TEXT, "\xE2");
     PUT(&s, CONT, "\x82");
     PUT(&s, FIN | CONT, "\xAC");
@@ -236,10 +239,10 @@ test_close(void)
     EXPECT("a reason cut inside a character", "E1007:|");
     PUT(&s, FIN | CAP_WS_OP_CLOSE, "\x03\xE8\xED\xA0\x80");
     EXPECT("a surrogate in the reason", "E1007:|");
-    static const int good[] = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011,
-                               1012, 1013, 1014, 3000, 3999, 4000, 4999};
-    static const int bad[] = {0,    1,    999,  1004, 1005, 1006, 1015, 1016,
-                              1100, 2000, 2999, 5000, 65535};
+    static const int good[] = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010,
+                               1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999};
+    static const int bad[] = {0,    1,    999,  1004, 1005, 1006, 1015,
+                              1016, 1100, 2000, 2999, 5000, 65535};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         char payload[2] = {(char)(good[i] >> 8), (char)good[i]}, wanted[16];
         put(&s, FIN | CAP_WS_OP_CLOSE, payload, 2);
@@ -299,7 +302,8 @@ static void
 test_sizes(void)
 {
     static char payload[140000], wanted[140010];
-    static const size_t lengths[] = {125, 126, 127, 128, 4095, 4096, 4097, 65535, 65536, 65537, 140000};
+    static const size_t lengths[] = {125,  126,   127,   128,   4095,  4096,
+                                     4097, 65535, 65536, 65537, 140000};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         size_t n = lengths[i];
         for (int text = 0; text < 2; text++) {
@@ -397,7 +401,10 @@ test_writing(void)
     CHECK(cap_ws_header(out, FIN | CAP_WS_RSV1 | BIN, 65535) == 4 &&
           memcmp(out, "\xC2\x7E\xFF\xFF", 4) == 0);
     CHECK(cap_ws_header(out, FIN, 65536) == 10 && memcmp(out, "\x80\x7F\0\0\0\0\0\1\0\0", 10) == 0);
-    CHECK(cap_ws_control(out, CAP_WS_OP_PONG, "ab", 2) == 4 && memcmp(out, "\x8A\x02" "ab", 4) == 0);
+    CHECK(cap_ws_control(out, CAP_WS_OP_PONG, "ab", 2) == 4 && memcmp(out,
+                                                                      "\x8A\x02"
+                                                                      "ab",
+                                                                      4) == 0);
     CHECK(cap_ws_close(out, CAP_WS_NO_CODE, NULL, 0) == 2 && memcmp(out, "\x88\x00", 2) == 0);
     CHECK(cap_ws_close(out, 1000, NULL, 0) == 4 && memcmp(out, "\x88\x02\x03\xE8", 4) == 0);
     char reason[200];

@@ -7,12 +7,12 @@
 #include "http/ws_handshake.h"
 
 static int failures;
-#define CHECK(cond)                                                            \
-    do {                                                                       \
-        if (!(cond)) {                                                         \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, #cond);                  \
-            failures++;                                                        \
-        }                                                                      \
+#define CHECK(cond)                                           \
+    do {                                                      \
+        if (!(cond)) {                                        \
+            printf("%s:%d: %s\n", __FILE__, __LINE__, #cond); \
+            failures++;                                       \
+        }                                                     \
     } while (0)
 
 static const cap_http_limits limits = CAP_HTTP_LIMITS_DEFAULT;
@@ -34,10 +34,10 @@ check(const char *text, cap_h1_head *head, char **base, cap_ws_handshake *out)
 }
 
 #define START "GET /chat?x=1 HTTP/1.1\r\nHost: example.com\r\n"
-#define UP "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-#define KEY "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-#define V13 "Sec-WebSocket-Version: 13\r\n"
-#define END "\r\n"
+#define UP    "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+#define KEY   "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+#define V13   "Sec-WebSocket-Version: 13\r\n"
+#define END   "\r\n"
 
 static void
 test_table(void)
@@ -47,21 +47,30 @@ test_table(void)
         int status;
     } cases[] = {
         {"RFC 6455 1.3", START UP KEY V13 END, 101},
-        {"names and tokens in any case", START "UPGRADE: WebSocket\r\nconnection: keep-alive, UPGRADE\r\n" KEY V13 END, 101},
-        {"lists in several fields", START "Upgrade: h2c, websocket\r\nConnection: keep-alive\r\nConnection: upgrade\r\n" KEY V13 END, 101},
+        {"names and tokens in any case",
+         START "UPGRADE: WebSocket\r\nconnection: keep-alive, UPGRADE\r\n" KEY V13 END, 101},
+        {"lists in several fields",
+         START
+         "Upgrade: h2c, websocket\r\nConnection: keep-alive\r\nConnection: upgrade\r\n" KEY V13 END,
+         101},
         {"Content-Length: 0", START UP KEY V13 "Content-Length: 0\r\n" END, 101},
         {"4.2.1 1: POST", "POST / HTTP/1.1\r\nHost: a\r\n" UP KEY V13 END, 400},
         {"4.2.1 1: HTTP/1.0", "GET / HTTP/1.0\r\nHost: a\r\n" UP KEY V13 END, 400},
         {"4.2.1 3: no Upgrade", START "Connection: Upgrade\r\n" KEY V13 END, 400},
-        {"4.2.1 3: another protocol", START "Upgrade: websockets\r\nConnection: Upgrade\r\n" KEY V13 END, 400},
+        {"4.2.1 3: another protocol",
+         START "Upgrade: websockets\r\nConnection: Upgrade\r\n" KEY V13 END, 400},
         {"4.2.1 4: no Connection", START "Upgrade: websocket\r\n" KEY V13 END, 400},
-        {"4.2.1 4: Connection: keep-alive", START "Upgrade: websocket\r\nConnection: keep-alive\r\n" KEY V13 END, 400},
+        {"4.2.1 4: Connection: keep-alive",
+         START "Upgrade: websocket\r\nConnection: keep-alive\r\n" KEY V13 END, 400},
         {"4.2.1 5: no key", START UP V13 END, 400},
         {"4.2.1 5: two keys", START UP KEY KEY V13 END, 400},
         {"4.2.1 5: 15 octets", START UP "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j\r\n" V13 END, 400},
-        {"4.2.1 5: 17 octets", START UP "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZWU=\r\n" V13 END, 400},
-        {"4.2.1 5: not base 64", START UP "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j!g==\r\n" V13 END, 400},
-        {"4.2.1 5: without padding", START UP "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ\r\n" V13 END, 400},
+        {"4.2.1 5: 17 octets", START UP "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZWU=\r\n" V13 END,
+         400},
+        {"4.2.1 5: not base 64", START UP "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j!g==\r\n" V13 END,
+         400},
+        {"4.2.1 5: without padding",
+         START UP "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ\r\n" V13 END, 400},
         {"4.2.1 5: empty", START UP "Sec-WebSocket-Key: \r\n" V13 END, 400},
         {"4.2.1 6: no version", START UP KEY END, 400},
         {"4.2.1 6: two versions", START UP KEY V13 V13 END, 400},
@@ -70,8 +79,10 @@ test_table(void)
         {"4.4: version 1", START UP KEY "Sec-WebSocket-Version: 1\r\n" END, 426},
         {"content", START UP KEY V13 "Content-Length: 3\r\n" END, 400},
         {"chunked content", START UP KEY V13 "Transfer-Encoding: chunked\r\n" END, 400},
-        {"a subprotocol that is no token", START UP KEY V13 "Sec-WebSocket-Protocol: a, b c\r\n" END, 400},
-        {"a subprotocol beyond ASCII", START UP KEY V13 "Sec-WebSocket-Protocol: \xC3\xA4\r\n" END, 400},
+        {"a subprotocol that is no token",
+         START UP KEY V13 "Sec-WebSocket-Protocol: a, b c\r\n" END, 400},
+        {"a subprotocol beyond ASCII", START UP KEY V13 "Sec-WebSocket-Protocol: \xC3\xA4\r\n" END,
+         400},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         cap_h1_head head;
@@ -98,10 +109,11 @@ test_subprotocols_and_extensions(void)
     cap_ws_handshake out;
     char *base;
     cap_h1_head_init(&head);
-    int status = check("\r\n" START UP KEY V13 "Sec-WebSocket-Protocol: chat,\t superchat ,,\r\nCookie: a=b\r\n"
-                       "Sec-WebSocket-Extensions: foo\r\nsec-websocket-protocol: v2.x\r\n"
-                       "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n" END,
-                       &head, &base, &out);
+    int status = check(
+        "\r\n" START UP KEY V13 "Sec-WebSocket-Protocol: chat,\t superchat ,,\r\nCookie: a=b\r\n"
+        "Sec-WebSocket-Extensions: foo\r\nsec-websocket-protocol: v2.x\r\n"
+        "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n" END,
+        &head, &base, &out);
     CHECK(status == 101);
     const char *start = base + 2, *name;
     size_t len, n = 0;
