@@ -99,7 +99,7 @@ feed_blocks(const uint8_t *p, size_t len, const uint8_t **end)
         V(TOO_SHORT | OVERLONG_3 | SURROGATE), V(TOO_SHORT | TOO_LARGE | OVERLONG_4));
     const __m128i first_low =
         _mm_setr_epi8(V(ANY_LOW | OVERLONG_2 | OVERLONG_3 | OVERLONG_4), V(ANY_LOW | OVERLONG_2),
-                      V2(ANY_LOW), V(ANY_LOW | TOO_LARGE), V(ANY_F5), V2(ANY_F5), V4(ANY_F5), V(ANY_F5),
+                      V2(ANY_LOW), V(ANY_LOW | TOO_LARGE), V4(ANY_F5), V4(ANY_F5),
                       V(ANY_F5 | SURROGATE), V2(ANY_F5));
 #define TAILED (TOO_LONG | OVERLONG_2 | TWO_TAILS)
     const __m128i second_high = _mm_setr_epi8(
