@@ -35,7 +35,8 @@ static cap_h1_event
 judge_codings(cap_h1_parser *p, cap_h1_head *h, const codings *c)
 {
     if (h->flags & CAP_H1_HAS_LENGTH)
-        return cap_h1_refuse(p, 400, "Content-Length and Transfer-Encoding together (RFC 9112 6.3)");
+        return cap_h1_refuse(p, 400,
+                             "Content-Length and Transfer-Encoding together (RFC 9112 6.3)");
     if (h->minor == 0)
         return cap_h1_refuse(p, 400, "Transfer-Encoding in HTTP/1.0 (RFC 9112 6.1)");
     if (c->malformed)
@@ -103,7 +104,8 @@ cap_h1_judge(cap_h1_parser *p, cap_h1_head *h, const char *data)
             if (h->minor == 0) /* RFC 9110 10.1.1: ignore it there */
                 break;
             if (!cap_h1_equal(value, f->value.len, "100-continue"))
-                return cap_h1_refuse(p, 417, "an expectation other than 100-continue (RFC 9110 10.1.1)");
+                return cap_h1_refuse(p, 417,
+                                     "an expectation other than 100-continue (RFC 9110 10.1.1)");
             h->flags |= CAP_H1_EXPECT_CONTINUE;
             break;
         case CAP_HDR_UPGRADE:

@@ -107,7 +107,8 @@ read_version(cap_h1_parser *p, cap_h1_head *h, const char *data, uint32_t have, 
         if (p->scanned >= limit && i < 8)
             return line_too_long(p);
         if (i == 8 && data[start + 5] != '1')
-            return cap_h1_refuse(p, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here (RFC 9110 2.5)");
+            return cap_h1_refuse(p, 505,
+                                 "only HTTP/1.0 and HTTP/1.1 are spoken here (RFC 9110 2.5)");
         if (pattern[i] == '0' ? cap_h1_is_digit(c) : c == pattern[i]) {
             if (i < 9)
                 continue;
@@ -138,7 +139,8 @@ cap_h1_read_line(cap_h1_parser *p, cap_h1_head *h, const char *data, uint32_t ha
             if (i >= limit)
                 return line_too_long(p);
             if (i >= MAX_METHOD)
-                return cap_h1_refuse(p, 501, "the method is longer than any that exists (RFC 9112 3)");
+                return cap_h1_refuse(p, 501,
+                                     "the method is longer than any that exists (RFC 9112 3)");
         }
         p->scanned = i;
         if (i == have)
