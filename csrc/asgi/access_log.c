@@ -266,7 +266,7 @@ drain(cap_access_log *log, int wait_ms)
 static void
 arm(cap_access_log *log)
 {
-    PyObject *tick = PyObject_GetAttrString((PyObject *)log, "_tick");
+    PyObject *tick = PyObject_GetAttr((PyObject *)log, log->st->str.tick_);
     if (tick == NULL)
         goto now;
     PyObject *args[] = {log->loop, log->delay, tick, log->context};
@@ -633,7 +633,7 @@ access_log_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (handler == Py_None || fd < 0)
         handler = NULL;
     if (cap_access_route_init(&log->route, log->st, logger, handler) < 0 ||
-        set_error_logger(log) < 0 || cap_text_phrases_load(&log->phrases) < 0 ||
+        set_error_logger(log) < 0 || cap_text_phrases_load(&log->phrases, log->st) < 0 ||
         set_exclude(log, exclude) < 0)
         goto fail;
     if (set_prefix(log, prefix, (size_t)prefix_len) < 0) {

@@ -183,21 +183,22 @@ cap_text_protocol(cap_buffer *out, const cap_access_record *rec)
 }
 
 int
-cap_text_phrases_load(cap_text_phrases *p)
+cap_text_phrases_load(cap_text_phrases *p, const cap_state *st)
 {
     PyObject *module = PyImport_ImportModule("http");
-    PyObject *statuses = NULL, *list = NULL;
+    PyObject *statuses = NULL, *members = NULL, *list = NULL;
     cap_buffer text = {0};
     int rc = -1;
     if (module == NULL || (statuses = PyObject_GetAttrString(module, "HTTPStatus")) == NULL ||
-        (list = PySequence_List(statuses)) == NULL)
+        (members = PyObject_GetAttrString(statuses, "__members__")) == NULL ||
+        (list = PyMapping_Values(members)) == NULL)
         goto done;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
         PyObject *status = PyList_GET_ITEM(list, i);
         long code = PyLong_AsLong(status);
         if (code == -1 && PyErr_Occurred())
             goto done;
-        PyObject *phrase = PyObject_GetAttrString(status, "phrase");
+        PyObject *phrase = PyObject_GetAttr(status, st->str.phrase);
         if (phrase == NULL)
             goto done;
         Py_ssize_t len;
@@ -224,6 +225,7 @@ done:
     if (rc < 0)
         cap_buffer_free(&text);
     Py_XDECREF(list);
+    Py_XDECREF(members);
     Py_XDECREF(statuses);
     Py_XDECREF(module);
     return rc;

@@ -74,7 +74,7 @@ typedef struct cap_text_phrases {
 } cap_text_phrases;
 
 /* Imports http. 0, or -1 with an exception. */
-int cap_text_phrases_load(cap_text_phrases *p);
+int cap_text_phrases_load(cap_text_phrases *p, const cap_state *st);
 void cap_text_phrases_free(cap_text_phrases *p);
 static inline size_t
 cap_text_phrase(const cap_text_phrases *p, int status, const char **text)

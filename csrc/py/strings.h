@@ -91,6 +91,8 @@
     X(level, "level")                                                          \
     X(info, "info")                                                            \
     X(warning, "warning")                                                      \
-    X(isEnabledFor, "isEnabledFor")
+    X(isEnabledFor, "isEnabledFor")                                            \
+    X(tick_, "_tick")                                                          \
+    X(phrase, "phrase")
 
 #endif
