@@ -111,6 +111,7 @@ unlist(cap_conn *c)
         s->last = c->prev;
     c->next = c->prev = NULL;
     s->connection_count--;
+    cap_server_tell_connections(s, false);
 }
 
 static void
@@ -125,6 +126,7 @@ list_last(cap_conn *c)
         s->first = c;
     s->last = c;
     s->connection_count++;
+    cap_server_tell_connections(s, true);
 }
 
 static void

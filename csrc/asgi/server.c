@@ -201,6 +201,14 @@ on_accepted(cap_listener *l, int fd)
     cap_conn_accept(sl->server, fd, sl);
 }
 
+/* Workers that share the socket share the connections. */
+static bool
+on_may_accept(cap_listener *l)
+{
+    const cap_server *s = listener_of(l)->server;
+    return s->board == NULL || cap_board_may_accept(s->board, s->slot, cap_board_now());
+}
+
 /* Descriptors ran out: the connection that has been idle longest makes room. */
 static bool
 on_exhausted(cap_listener *l, int err)
@@ -230,6 +238,7 @@ on_listener_closed(cap_listener *l)
 static const cap_listener_events listener_events = {
     .enter = on_listener_enter,
     .accepted = on_accepted,
+    .may_accept = on_may_accept,
     .exhausted = on_exhausted,
     .closed = on_listener_closed,
 };
@@ -740,6 +749,7 @@ server_dealloc(PyObject *self)
     Py_XDECREF(s->root_path);
     Py_XDECREF(s->scheme);
     Py_XDECREF(s->default_headers);
+    Py_XDECREF(s->board_owner);
     PyObject *loop = s->loop;
     type->tp_free(self);
     if (reactor != NULL)

@@ -13,6 +13,7 @@
 #include "http/ws_deflate.h"
 #include "loop/reactor.h"
 #include "net/listener.h"
+#include "pool/scoreboard.h"
 
 struct cap_conn;
 
@@ -81,6 +82,10 @@ typedef struct cap_server {
     struct cap_request *last_request;
     cap_server_listener *listeners;
 
+    PyObject *board_owner;   /* Scoreboard or NULL */
+    cap_board *board;        /* its memory, or NULL: a process of its own */
+    uint32_t slot;           /* ours in it */
+
     cap_wheel wheel;
     uv_timer_t *timer;       /* own memory: outlives us until its close callback */
     uint64_t timer_due;      /* ms; UINT64_MAX: not running */
@@ -104,6 +109,18 @@ static inline uint64_t
 cap_server_now(const cap_server *s)
 {
     return uv_now(s->reactor->uv);
+}
+
+/* Tell the siblings how many connections there are. */
+static inline void
+cap_server_tell_connections(cap_server *s, bool one_more)
+{
+    if (s->board == NULL)
+        return;
+    cap_slot *slot = &s->board->slot[s->slot];
+    atomic_store_explicit(&slot->connections, (uint32_t)s->connection_count, memory_order_relaxed);
+    if (one_more)
+        atomic_fetch_add_explicit(&slot->total_connections, 1, memory_order_relaxed);
 }
 
 /* See that the wheel is looked at no later than `due`. */

@@ -36,15 +36,39 @@ on_pause_over(uv_timer_t *timer)
         uv_poll_start(&l->poll, UV_READABLE, on_readable);
 }
 
+/* Leave what waits to the siblings that share the socket? Then we look again soon. */
+static bool
+leave_to_siblings(cap_listener *l)
+{
+    if (l->on->may_accept == NULL || l->on->may_accept(l)) {
+        l->held = 0;
+        l->patience = CAP_ACCEPT_PATIENCE;
+        return false;
+    }
+    if (l->held >= l->patience) {
+        l->held = 0;
+        l->patience /= 2;
+        return false;
+    }
+    l->held++;
+    uv_poll_stop(&l->poll);
+    uv_timer_start(&l->pause, on_pause_over, CAP_ACCEPT_HOLD_MS, 0);
+    return true;
+}
+
 static void
 on_readable(uv_poll_t *poll, int status, int events)
 {
     (void)events;
     cap_listener *l = poll->data;
+    if (status >= 0 && leave_to_siblings(l))
+        return;
     l->on->enter(l);
     if (status < 0)
         return;
     for (int i = 0; i < CAP_ACCEPT_BATCH && !l->closing; i++) {
+        if (i > 0 && leave_to_siblings(l))
+            return;
         int fd = accept_one(l->fd);
         if (fd >= 0) {
             l->on->accepted(l, fd);
@@ -59,7 +83,11 @@ on_readable(uv_poll_t *poll, int status, int events)
             uv_poll_stop(&l->poll);
             uv_timer_start(&l->pause, on_pause_over, CAP_ACCEPT_PAUSE_MS, 0);
         }
-        return; /* EAGAIN: all taken, perhaps by a sibling */
+        if (i == 0) { /* EAGAIN: taken by a sibling */
+            l->held = 0;
+            l->patience = CAP_ACCEPT_PATIENCE;
+        }
+        return;
     }
 }
 
@@ -76,6 +104,8 @@ cap_listener_start(cap_listener *l, uv_loop_t *loop, int fd, const cap_listener_
     l->fd = fd;
     l->family = addr.ss_family;
     l->closing = false;
+    l->held = 0;
+    l->patience = CAP_ACCEPT_PATIENCE;
     l->open_handles = 2;
     if (l->family == AF_INET || l->family == AF_INET6) {
         /* Accepted sockets inherit it: one system call less for each connection. */

@@ -16,6 +16,10 @@ typedef struct cap_listener_events {
     void (*enter)(cap_listener *l);
     /* A connected, non-blocking, close-on-exec socket; it is the callee's. */
     void (*accepted)(cap_listener *l, int fd);
+    /* May we take a connection now? False: a process that shares the socket should have
+       it, and we look away for CAP_ACCEPT_HOLD_MS. Comes before `enter`, the GIL perhaps
+       not held: no Python. NULL: always. */
+    bool (*may_accept)(cap_listener *l);
     /* accept failed with this errno for want of descriptors or memory. True: something
        was freed, try again soon; false: wait CAP_ACCEPT_PAUSE_MS. */
     bool (*exhausted)(cap_listener *l, int err);
@@ -25,6 +29,11 @@ typedef struct cap_listener_events {
 /* Connections taken in one turn before others' reads get theirs. */
 #define CAP_ACCEPT_BATCH 64
 #define CAP_ACCEPT_PAUSE_MS 100
+/* So often may_accept is heard; when the connection still waits then, the siblings are
+   busy: it is taken after all, and the next one with half the patience, until a sibling
+   is seen to take one. */
+#define CAP_ACCEPT_HOLD_MS 1
+#define CAP_ACCEPT_PATIENCE 8
 
 struct cap_listener {
     uv_poll_t poll;
@@ -34,6 +43,8 @@ struct cap_listener {
     int fd;
     int family; /* AF_INET, AF_INET6, AF_UNIX */
     int open_handles;
+    unsigned char held;     /* times that this connection was left to siblings */
+    unsigned char patience;
     bool closing;
 };
 

@@ -24,7 +24,9 @@
     X(ReceiveAwaitable)                                                        \
     X(SendAwaitable)                                                           \
     X(Done)                                                                    \
-    X(AccessLog)
+    X(AccessLog)                                                               \
+    /* module */                                                               \
+    X(Scoreboard)
 
 /* Objects of other modules that C calls. X(field, "module", "attribute") */
 #define CAP_IMPORTS(X)                                                         \
@@ -51,6 +53,7 @@ typedef struct cap_state {
    exception. Called once from core.c's exec slot, in this order. */
 int cap_loop_init(PyObject *module, cap_state *st);
 int cap_asgi_init(PyObject *module, cap_state *st);
+int cap_scoreboard_type_init(PyObject *module, cap_state *st);
 
 /* Releases what hangs on st->loop and st->asgi. May be called twice. */
 void cap_loop_clear(cap_state *st);

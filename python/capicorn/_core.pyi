@@ -110,6 +110,30 @@ class HTTPServer:
     wants_restart: bool
     app: Callable[..., Any]
 
+class Scoreboard:
+    """Facts about each worker process, in memory that the supervisor and its workers share. Slots are numbered from 0;
+    IndexError for one that does not exist."""
+
+    slots: int
+    def __init__(self, slots: int = 256, *, fd: int = -1) -> None:
+        """A new one, or with `fd` (then the board's own) one that another process made. Raises OSError."""
+    def fileno(self) -> int: ...
+    def take(self, index: int, /) -> None:
+        """Empty a slot for a worker that starts. By the supervisor."""
+    def free(self, index: int, /) -> None: ...
+    def set_state(self, index: int, state: str, /) -> None:
+        """This process is "starting", "serving" or "retiring"."""
+    def attach(self, index: int, server: HTTPServer, /) -> None:
+        """The server keeps the slot's number of connections, and takes new ones in balance with its siblings."""
+    def beat(
+        self, index: int, server: HTTPServer | None = None, threads: int = 0, busy: int = 0, queued: int = 0, /
+    ) -> None:
+        """The loop runs now; its numbers."""
+    def read(self, index: int, /) -> dict[str, Any]:
+        """pid, state, beat_age and age (seconds; beat_age None: no beat yet), connections, requests, total_requests,
+        total_connections, threads, threads_busy, threads_queued."""
+    def may_accept(self, index: int, /) -> bool: ...
+
 class AccessLog:
     """The access log, formatted and buffered in C.
 
