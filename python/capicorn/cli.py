@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from capicorn._version import __version__
-from capicorn.settings import ENV_PREFIXES, SETTINGS, Setting
+from capicorn.settings import ENV_PREFIXES, LATER, SETTINGS, Setting
 
 
 def _parameter_type(setting: Setting) -> click.ParamType[Any]:
@@ -71,6 +71,14 @@ class _Option(click.Option):
     def __init__(self, *args: Any, row: Setting, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.row = row
+
+
+def _refused(flags: tuple[str, ...], has_value: bool, missing: str) -> click.Option:
+    def refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        if value:
+            raise click.UsageError(f"{flags[0]}: {missing} not in this release of Capicorn.", ctx)
+
+    return click.Option(flags, is_flag=not has_value, expose_value=False, hidden=True, callback=refuse)
 
 
 class _Command(click.Command):
@@ -142,9 +150,13 @@ def _run(ctx: click.Context, app: str, values: dict[str, Any]) -> None:
 
 
 def _reason(exc: BaseException) -> str:
+    """The message with those of its causes that it does not hold."""
     text = str(exc) or type(exc).__name__
     cause = exc.__cause__
-    return f"{text} ({cause})" if cause is not None else text
+    while cause is not None:
+        text += f" ({cause})" if str(cause) not in text else ""
+        cause = cause.__cause__
+    return text
 
 
 def _address(bind: str) -> dict[str, Any]:
@@ -199,6 +211,7 @@ def _first_of_theirs(tb: TracebackType | None) -> TracebackType | None:
 def _make(callback: Callable[..., None]) -> click.Command:
     argument = click.Argument(["app"], envvar=[prefix + "APP" for prefix in ENV_PREFIXES])
     options: list[click.Parameter] = [_option(setting) for setting in SETTINGS if setting.flags]
+    options += [_refused(*row) for row in LATER]
     version = click.Option(
         ["--version"],
         is_flag=True,

@@ -209,7 +209,13 @@ class Config:
         renamed = False
         if self.log_config is not None:
             with adopted_loggers():
-                renamed = self._apply_log_config()
+                try:
+                    renamed = self._apply_log_config()
+                except (OSError, ImportError):
+                    raise
+                except Exception as exc:  # of a parser, or of logging.config for whatever it cannot make
+                    where = f" in {self.log_config}" if isinstance(self.log_config, str) else ""
+                    raise ValueError(f"log_config: {str(exc) or type(exc).__name__}{where}") from exc
         if self.log_level is not None:
             level = self.log_level
             number = LOG_LEVELS[level.lower()] if isinstance(level, str) else level

@@ -44,7 +44,9 @@ def run_config(config: Config) -> None:
         if config.should_reload:
             from capicorn.supervisors import ChangeReload
 
-            ChangeReload(config, target=server.run, sockets=[config.bind_socket()]).run()
+            sock = config.bind_socket()
+            sock.listen(config.backlog)  # who connects while no child serves waits, and is not turned away
+            ChangeReload(config, target=server.run, sockets=[sock]).run()
         else:
             server.run()
     except KeyboardInterrupt:

@@ -275,6 +275,7 @@ class Server:
             proxy_headers=ProxyHeaders(config.forwarded_allow_ips).resolve if config.proxy_headers else None,
             access_log=self._access_log,
             limit_max_requests=self.limit_max_requests or 0,
+            ws=config.ws != "none",
             **settings,
         )
 
@@ -350,8 +351,12 @@ class Server:
     async def _unless_forced(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Await the application's start or end, but no longer than until force_exit."""
         task = asyncio.get_running_loop().create_task(coroutine)
+        said = self.should_exit
         try:
             while not task.done() and not self.force_exit:
+                if self.should_exit and not said:
+                    said = True
+                    logger.info("Waiting for application startup to end. (CTRL+C to force quit)")
                 pause = asyncio.get_running_loop().create_future()
                 self._sleepers.add(pause)
                 try:

@@ -93,7 +93,6 @@ class Setting:
 
 TLS = "TLS is"
 WORKERS = "running several workers is"
-WEBSOCKET = "setting WebSocket options is"
 
 # fmt: off
 SETTINGS: tuple[Setting, ...] = (
@@ -149,16 +148,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("ws", ("--ws",), "str", "auto", "There is one WebSocket implementation; none turns it off.", "WebSocket",
             type="Any", choices=WS_IMPLEMENTATIONS),
     Setting("ws_max_size", ("--ws-max-size",), "int", 16 * 1024 * 1024, "Octets of the longest message.", "WebSocket",
-            minimum=0, missing=WEBSOCKET),
+            minimum=0, core="ws_max_size"),
     Setting("ws_max_queue", ("--ws-max-queue",), "int", 32,
             "Messages that may wait for the application before reading stops.", "WebSocket", minimum=0,
-            missing=WEBSOCKET),
+            core="ws_max_queue"),
     Setting("ws_ping_interval", ("--ws-ping-interval",), "float", 20.0, "Seconds between pings.", "WebSocket",
-            type="float | None", minimum=0, missing=WEBSOCKET),
+            type="float | None", minimum=0, core="ws_ping_interval"),
     Setting("ws_ping_timeout", ("--ws-ping-timeout",), "float", 20.0, "Seconds to wait for a pong.", "WebSocket",
-            type="float | None", minimum=0, missing=WEBSOCKET),
+            type="float | None", minimum=0, core="ws_ping_timeout"),
     Setting("ws_per_message_deflate", ("--ws-per-message-deflate",), "bool", True, "Offer compression of messages.",
-            "WebSocket", missing=WEBSOCKET),
+            "WebSocket", core="ws_per_message_deflate"),
     # ---- logs
     Setting("log_config", ("--log-config",), "path", None,
             "Logging configuration: .json, .yaml, .yml, else the format of logging.config.fileConfig.", "Logs",
@@ -263,6 +262,22 @@ SETTINGS: tuple[Setting, ...] = (
             missing=TLS),
 )
 # fmt: on
+
+LATER: tuple[tuple[tuple[str, ...], bool, str], ...] = (
+    (("--timeout", "-t"), True, "watching workers is"),
+    (("--threads",), True, "sizing the thread pool is"),
+    (("--preload",), False, WORKERS),
+    (("--config", "-c"), True, "a configuration file is"),
+    (("--worker-class", "-k"), True, "choosing a class of workers is"),
+    (("--daemon", "-D"), False, "running in the background is"),
+    (("--pid", "-p"), True, "a pid file is"),
+    (("--user", "-u"), True, "changing the user is"),
+    (("--group", "-g"), True, "changing the group is"),
+    (("--umask", "-m"), True, "setting the umask is"),
+    (("--chdir",), True, "changing the folder is"),
+    (("--proc-name", "-n"), True, "naming the process is"),
+)
+"""gunicorn's flags that this release knows only to refuse: spellings, does a value follow, what is missing."""
 
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
 

@@ -1,0 +1,118 @@
+"""Capicorn by uvicorn's name."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+Run = Callable[..., "CompletedProcess[str]"]
+Start = Callable[..., "object"]
+
+FAKE = "__version__ = 'the installed one'\n"
+
+
+@pytest.fixture
+def installed(folder: Path) -> Path:
+    """A folder in which a uvicorn is installed, or something of that name."""
+    (folder / "uvicorn").mkdir()
+    (folder / "uvicorn" / "__init__.py").write_text(FAKE)
+    (folder / "uvicorn" / "private.py").write_text("")
+    return folder
+
+
+NAMES = """
+import json, sys
+sys.path.insert(0, "")
+from capicorn.uvicorn_names import install
+assert install(shadow=True)
+import uvicorn, capicorn, importlib.util
+from uvicorn import Config, Server, run
+from uvicorn.main import Server as Again
+from uvicorn.config import LOGGING_CONFIG
+from uvicorn.logging import DefaultFormatter
+from uvicorn.lifespan.on import LifespanOn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.utils import ClientDisconnected
+import uvicorn.supervisors, uvicorn.importer, uvicorn.server
+assert Again is Server is capicorn.Server is uvicorn.server.Server
+assert Config is capicorn.Config
+assert importlib.util.find_spec("uvicorn") is not None
+assert Config.__module__ == "capicorn.config"
+try:
+    import uvicorn.private
+except ImportError:
+    pass
+else:
+    raise AssertionError("a module of the installed uvicorn")
+LOGGING_CONFIG["loggers"]["uvicorn.access"]["level"] = "ERROR"
+import logging
+Config("x:y")
+assert logging.getLogger("capicorn.access").level == logging.ERROR
+assert logging.getLogger("uvicorn.access") is logging.getLogger("capicorn.access")
+print(uvicorn.__version__)
+"""
+
+
+def test_names_are_our_objects_also_where_uvicorn_is_installed(run_python: Run, installed: Path) -> None:
+    done = run_python(NAMES)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "0.54.0\n"
+
+
+def test_an_import_does_not_hide_an_installed_uvicorn_but_warns(run_python: Run, installed: Path) -> None:
+    done = run_python("import sys; sys.path.insert(0, ''); import capicorn.as_uvicorn, uvicorn; print(uvicorn.__version__)")
+    assert done.stdout == "the installed one\n"
+    assert "UserWarning: uvicorn is installed" in done.stderr
+
+
+def test_an_import_hides_it_when_the_environment_asks(run_python: Run, installed: Path) -> None:
+    code = "import sys; sys.path.insert(0, ''); import capicorn.as_uvicorn, uvicorn; print(uvicorn.__version__)"
+    assert run_python(code, CAPICORN_SHADOW_UVICORN="1").stdout == "0.54.0\n"
+
+
+def test_a_uvicorn_in_use_is_not_replaced(run_python: Run, installed: Path) -> None:
+    code = "import sys; sys.path.insert(0, ''); import uvicorn; from capicorn.uvicorn_names import install\n"
+    done = run_python(code + "print(install()); install(shadow=True)")
+    assert done.stdout == "False\n"
+    assert "RuntimeError: uvicorn has been imported already" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["script", "module", "code", "python"])
+def test_commands_run_with_our_uvicorn(start: Start, installed: Path, form: str) -> None:
+    text = "import json, sys, uvicorn\nprint(json.dumps([uvicorn.__version__, sys.argv[1:], __name__]))\n"
+    (installed / "tool.py").write_text(text)
+    words = {"script": ["tool.py"], "module": ["-m", "tool"], "code": ["-c", text], "python": ["python", "tool.py"]}[form]
+    process = start("a", "-b", app=None, port=None, command=("-m", "capicorn.as_uvicorn", *words))
+    assert process.exit_code() == 0, process.text
+    assert json.loads(process.lines[-1]) == ["0.54.0", ["a", "-b"], "__main__"]
+
+
+@pytest.mark.parametrize("words", [("uvicorn",), ("-m", "uvicorn"), (sys.executable, "-m", "uvicorn")])
+def test_the_command_uvicorn_is_ours(start: Start, words: tuple[str, ...]) -> None:
+    process = start(command=("-m", "capicorn.as_uvicorn", *words))
+    process.wait_for("Capicorn running on http://127.0.0.1:")
+
+
+def test_a_command_that_is_not_there(start: Start) -> None:
+    process = start(app=None, port=None, command=("-m", "capicorn.as_uvicorn", "no-such-command-at-all"))
+    assert process.exit_code() == 127
+    assert process.lines == ["Error: there is no command and no file no-such-command-at-all"]
+
+
+@pytest.mark.parametrize("mode", ["run", "dev"])
+def test_fastapi_cli_serves_with_us(start: Start, folder: Path, mode: str) -> None:
+    pytest.importorskip("fastapi_cli")
+    (folder / "main.py").write_text(
+        "from fastapi import FastAPI\nimport uvicorn\napp = FastAPI()\n"
+        "@app.get('/')\ndef root() -> dict[str, str]:\n    return {'uvicorn': uvicorn.__version__}\n"
+    )
+    process = start("main.py", app=None, port="0", command=("-m", "capicorn", "fastapi", mode))
+    process.wait_for("Application startup complete")
+    response, body = process.get()
+    assert response.headers["server"] == "capicorn"
+    assert json.loads(body) == {"uvicorn": "0.54.0"}

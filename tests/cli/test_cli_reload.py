@@ -1,0 +1,100 @@
+"""--reload: what is watched, and that a change is served."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from capicorn.config import Config
+from capicorn.reload_paths import reload_paths
+
+Start = Callable[..., "object"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/deep", "b", ".hidden"):
+        (tmp_path / name).mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("directories", "includes", "excludes", "watched", "patterns"),
+    [
+        ([], [], [], ["."], []),
+        (["a"], [], [], ["a"], []),
+        (["a", "a/deep", "b"], [], [], ["a", "b"], []),
+        ([], ["b"], [], ["b"], ["b"]),
+        ([], ["*.txt"], [], ["."], ["*.txt"]),
+        (["a", "b"], [], ["b"], ["a"], []),
+        (["nosuch"], [], [], ["."], []),
+        ([], ["*.txt", "*.py"], ["*.txt"], ["."], ["*.py"]),
+        ([], [".*"], [], ["."], [".*"]),
+    ],
+)
+def test_what_is_watched(
+    here: Path, directories: list[str], includes: list[str], excludes: list[str], watched: list[str], patterns: list[str]
+) -> None:
+    found, kept, _, _ = reload_paths(directories, includes, excludes)
+    assert found == [(here / name).resolve() for name in watched]
+    assert kept == patterns
+
+
+@pytest.mark.parametrize(
+    ("includes", "excludes", "name", "counts"),
+    [
+        ([], [], "x.py", True),
+        ([], [], "x.txt", False),
+        ([], [], ".x.py", False),
+        (["*.txt"], [], "x.txt", True),
+        ([], ["x.py"], "x.py", False),
+        ([], ["*.py"], "x.py", False),
+        ([], ["a"], "a/x.py", False),
+        (["b/x.txt"], [], "b/x.txt", True),
+    ],
+)
+def test_which_files_count(here: Path, includes: list[str], excludes: list[str], name: str, counts: bool) -> None:
+    pytest.importorskip("watchfiles")
+    from capicorn.supervisors.watchfilesreload import FileFilter
+
+    config = Config("x:y", reload=True, reload_includes=includes, reload_excludes=excludes)
+    assert FileFilter(config)(here / name) is counts
+
+
+@pytest.mark.parametrize("reloader", ["WatchFiles", "StatReload"])
+def test_a_change_is_served_and_a_broken_file_does_not_end_it(start: Start, folder: Path, reloader: str) -> None:
+    if reloader == "WatchFiles":
+        pytest.importorskip("watchfiles")
+        command = ("-m", "capicorn")
+    else:  # without watchfiles; the child does not import it
+        (folder / "go.py").write_text(
+            "import sys\nsys.modules['watchfiles'] = None\nfrom capicorn.cli import main\n"
+            "if __name__ == '__main__':\n    main()\n"
+        )
+        command = ("go.py",)
+    source = (folder / "apps.py").read_text()
+    (folder / "changing.py").write_text(source)
+    process = start("--reload", "--reload-delay", "0.05", app="changing:app", command=command)
+    process.wait_for(rf"Will watch for changes in these directories: \['{re.escape(str(folder))}'\]")
+    process.wait_for(rf"Started reloader process \[{process.proc.pid}\] using {reloader}$")
+    process.wait_for("Application startup complete")
+    assert process.get()[0].status == 200
+    (folder / "changing.py").write_text("def broken(:\n")
+    process.wait_for("SyntaxError")
+    changed = source.replace('shown["env"]', 'shown["new"] = 1; shown["env"]')
+    (folder / "changing.py").write_text(changed)
+    process.wait_for(rf"^WARNING: +{reloader} detected changes in 'changing\.py'\. Reloading\.\.\.$")
+    assert json.loads(process.get()[1])["new"] == 1
+    process.signal(15)
+    assert process.exit_code() == 0
+    process.wait_for(rf"Stopping reloader process \[{process.proc.pid}\]$")
+
+
+def test_reload_and_an_app_object_is_refused(run_python: Callable[..., object]) -> None:
+    done = run_python("import capicorn, apps; capicorn.run(apps.app, reload=True, port=0)")
+    assert done.returncode == 3  # type: ignore[attr-defined]
+    assert "You must pass the application as an import string" in done.stderr  # type: ignore[attr-defined]
