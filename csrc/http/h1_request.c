@@ -194,7 +194,7 @@ check_limits(cap_h1_parser *p, const cap_h1_head *h, const char *data, uint32_t 
         return too_large(p, h, data, p->line, "too many field lines (RFC 6585 5)");
     bool too_big = end - p->line > size;
     bool too_much = end_with_crlf - h->block.off > head;
-    if (too_big && (!too_much || p->line + size <= h->block.off + head))
+    if (too_big && (!too_much || p->line + size < h->block.off + head))
         return too_large(p, h, data, p->line + size, "a field line is too long (RFC 6585 5)");
     if (too_much)
         return too_large(p, h, data, h->block.off + head,
