@@ -33,8 +33,9 @@ bool cap_access_log_check(cap_state *st, PyObject *obj);
    or response headers has to wait for its end. */
 bool cap_access_log_at_start(const cap_access_log *log);
 
-/* Loop thread, GIL held. May run Python (logging). Never fails: an error goes to
-   sys.unraisablehook, a line that cannot be written is counted. */
+/* Loop thread, GIL held. May run Python (logging, the loop's call_later), so what
+   `rec` points at has to be kept alive until it returns. Never fails: an error goes
+   to sys.unraisablehook, a line that cannot be written is counted. */
 void cap_access_log_write(cap_access_log *log, const cap_access_record *rec);
 
 #endif
