@@ -88,36 +88,36 @@ cap_ws_handshake_check(const cap_h1_head *head, const char *base,
     }
 
     if (head->method.len != 3 || memcmp(base + head->method.off, "GET", 3) != 0)
-        return refuse(out, 400, "A WebSocket handshake is a GET request.");
+        return refuse(out, 400, "A WebSocket handshake is a GET request");
     if (head->minor < 1)
-        return refuse(out, 400, "A WebSocket handshake needs HTTP/1.1.");
+        return refuse(out, 400, "A WebSocket handshake needs HTTP/1.1");
     /* Content would stand where the first frame is read. */
     if ((head->flags & CAP_H1_CHUNKED) != 0 ||
         ((head->flags & CAP_H1_HAS_LENGTH) != 0 && head->content_length > 0))
-        return refuse(out, 400, "A WebSocket handshake has no content.");
+        return refuse(out, 400, "A WebSocket handshake has no content");
     if (!upgrade)
-        return refuse(out, 400, "Upgrade does not name websocket.");
+        return refuse(out, 400, "Upgrade does not name websocket");
     if (!connection)
-        return refuse(out, 400, "Connection does not name upgrade.");
+        return refuse(out, 400, "Connection does not name upgrade");
     if (versions == 0)
-        return refuse(out, 400, "Sec-WebSocket-Version is missing.");
+        return refuse(out, 400, "Sec-WebSocket-Version is missing");
     if (versions > 1)
-        return refuse(out, 400, "Sec-WebSocket-Version came more than once.");
+        return refuse(out, 400, "Sec-WebSocket-Version came more than once");
     if (!version_ok)
-        return refuse(out, 426, "Only version 13 of the WebSocket protocol is spoken here.");
+        return refuse(out, 426, "Only version 13 of the WebSocket protocol is spoken here");
     if (keys == 0)
-        return refuse(out, 400, "Sec-WebSocket-Key is missing.");
+        return refuse(out, 400, "Sec-WebSocket-Key is missing");
     if (keys > 1)
-        return refuse(out, 400, "Sec-WebSocket-Key came more than once.");
+        return refuse(out, 400, "Sec-WebSocket-Key came more than once");
     if (key_len != KEY_LEN || cap_base64_decode(NULL, key, key_len) != 16)
-        return refuse(out, 400, "Sec-WebSocket-Key is not base 64 of 16 octets.");
+        return refuse(out, 400, "Sec-WebSocket-Key is not base 64 of 16 octets");
 
     cap_ws_protocol_cursor cursor = {0, 0};
     const char *name;
     size_t len;
     while (cap_ws_protocol_next(head, base, &cursor, &name, &len))
         if (!is_token(name, len))
-            return refuse(out, 400, "Sec-WebSocket-Protocol has an element that is no token.");
+            return refuse(out, 400, "Sec-WebSocket-Protocol has an element that is no token");
 
     make_accept(key, out->accept);
     return out->status = 101;

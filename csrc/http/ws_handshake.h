@@ -16,7 +16,8 @@
 typedef struct cap_ws_handshake {
     int status;         /* 101: all is well. 400, or 426, which has to carry Upgrade: websocket
                            and Sec-WebSocket-Version: 13 (4.2.2) */
-    const char *reason; /* not 101: a sentence for log and response body; static memory */
+    const char *reason; /* not 101: a sentence without its full stop, for log and response body;
+                           static memory */
     char accept[CAP_WS_ACCEPT_LEN]; /* Sec-WebSocket-Accept, no NUL */
     bool deflate;                   /* permessage-deflate was agreed upon: */
     cap_ws_deflate_params params;
