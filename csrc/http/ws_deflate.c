@@ -448,6 +448,15 @@ cap_ws_inflate(cap_ws_deflate *d, const char *data, size_t len, bool last, uint6
     return CAP_WS_INFLATE_OK;
 }
 
+/* A buffer that came empty goes empty: nobody has to think of freeing it. */
+static void
+take_back(cap_buffer *out, size_t len)
+{
+    out->len = len;
+    if (len == 0)
+        cap_buffer_free(out);
+}
+
 int
 cap_ws_compress(cap_ws_deflate *d, const char *data, size_t len, cap_buffer *out)
 {
@@ -485,14 +494,14 @@ cap_ws_compress(cap_ws_deflate *d, const char *data, size_t len, cap_buffer *out
     if (d->params.server_no_context_takeover) {
         engine_give_back(d, DEFLATER);
         if (out->len - before >= len) {
-            out->len = before;
+            take_back(out, before);
             return 0;
         }
     }
     return 1;
 no_memory:
     /* The client will not see what was compressed: forget it. */
-    out->len = before;
+    take_back(out, before);
     engine_give_back(d, DEFLATER);
     return -1;
 }

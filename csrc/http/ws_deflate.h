@@ -98,8 +98,9 @@ cap_ws_inflate_result cap_ws_inflate(cap_ws_deflate *d, const char *data, size_t
                                      uint64_t max, uint8_t *text, cap_buffer *out);
 
 /* Appends the payload of a compressed message to `out`: 1 (send it with RSV1), 0
-   when it goes out as it is, because it is short (nothing was appended), -1 for no
-   memory (nothing was appended, and the connection goes on). */
+   when it goes out as it is, because it is short or, without context, does not shrink,
+   -1 for no memory (the connection goes on). After 0 and -1 `out` holds what it held
+   before; when that was nothing, it owns no memory. */
 int cap_ws_compress(cap_ws_deflate *d, const char *data, size_t len, cap_buffer *out);
 
 /* This connection will be quiet: gives its compressor and, between two messages, its
