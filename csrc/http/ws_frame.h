@@ -15,7 +15,9 @@
    Input is unmasked where it lies, so it is written to. A message that came in one
    frame and lies in the input as a whole is handed out there without a copy. What
    is handed out is valid until the next call with this parser, and while the input
-   is left alone. Between two messages the parser owns no memory besides itself.
+   is left alone. So call until MORE, also when an event consumed all (len is 0 then):
+   that is when the memory of the message handed out last goes; between two messages
+   the parser owns none.
 
    One parser for each connection. One thread. */
 #ifndef CAP_HTTP_WS_FRAME_H
