@@ -310,13 +310,14 @@ cap_handle_run(cap_handle *h)
     return rc;
 }
 
-/* Since CPython 3.14 cancel() of a call_soon_threadsafe handle from another
-   thread returns when the callback does not run any more. */
+/* Since CPython 3.14 cancel() and cancelled() of a call_soon_threadsafe handle, from
+   another thread, return when the callback does not run any more. */
 static int
 wait_for_end(cap_handle *h)
 {
     cap_loop *loop = h->loop;
-    if (loop->has_thread && loop->thread_id == PyThread_get_thread_ident())
+    if (!(h->flags & CAP_HANDLE_RUNNING) || state_of(h)->threadsafe_class == NULL ||
+        (loop->has_thread && loop->thread_id == PyThread_get_thread_ident()))
         return 0;
     PyThread_type_lock lock = PyThread_allocate_lock();
     if (lock == NULL) {
@@ -337,13 +338,8 @@ wait_for_end(cap_handle *h)
 int
 cap_handle_cancel(cap_handle *h)
 {
-    if (h->flags & CAP_HANDLE_RUNNING) {
-        Py_INCREF((PyObject *)h);
-        int rc = wait_for_end(h);
-        Py_DECREF((PyObject *)h);
-        if (rc < 0)
-            return -1;
-    }
+    if (wait_for_end(h) < 0)
+        return -1;
     if (h->flags & CAP_HANDLE_CANCELLED)
         return 0;
     if (h->loop->debug && h->repr == NULL) {
@@ -383,6 +379,8 @@ handle_cancel(cap_handle *h, PyObject *Py_UNUSED(ignored))
 static PyObject *
 handle_cancelled(cap_handle *h, PyObject *Py_UNUSED(ignored))
 {
+    if (wait_for_end(h) < 0)
+        return NULL;
     return PyBool_FromLong(h->flags & CAP_HANDLE_CANCELLED);
 }
 
@@ -486,7 +484,12 @@ static PyObject *
 get_class(cap_handle *h, void *Py_UNUSED(closure))
 {
     cap_loop_state *ls = state_of(h);
-    return Py_NewRef(is_timer(h) ? ls->timer_class : ls->handle_class);
+    PyObject *cls = ls->handle_class;
+    if (is_timer(h))
+        cls = ls->timer_class;
+    else if ((h->flags & CAP_HANDLE_THREADSAFE) && ls->threadsafe_class != NULL)
+        cls = ls->threadsafe_class;
+    return Py_NewRef(cls);
 }
 
 static PyObject *
@@ -638,6 +641,12 @@ borrow_from_asyncio(cap_loop_state *ls)
         (ls->timer_repr_info = PyObject_GetAttrString(ls->timer_class, "_repr_info")) == NULL ||
         (ls->extract_stack = PyObject_GetAttrString(helpers, "extract_stack")) == NULL)
         goto done;
+    ls->threadsafe_class = PyObject_GetAttrString(events, "_ThreadSafeHandle");
+    if (ls->threadsafe_class == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
+            goto done;
+        PyErr_Clear();
+    }
     rc = 0;
 done:
     Py_XDECREF(events);

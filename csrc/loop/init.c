@@ -36,6 +36,7 @@ cap_loop_init(PyObject *module, cap_state *st)
 #define OBJECTS(X)                                                             \
     X(handle_class)                                                            \
     X(timer_class)                                                             \
+    X(threadsafe_class)                                                        \
     X(handle_repr)                                                             \
     X(handle_repr_info)                                                        \
     X(timer_repr_info)                                                         \

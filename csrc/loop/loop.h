@@ -207,6 +207,7 @@ typedef struct cap_loop_state {
     struct cap_foreign *drivers; /* list of the foreign loops' drivers in use */
     PyObject *handle_class;      /* asyncio.Handle and asyncio.TimerHandle, and what */
     PyObject *timer_class;       /* ours takes from them */
+    PyObject *threadsafe_class;  /* asyncio.events._ThreadSafeHandle; NULL before 3.14 */
     PyObject *handle_repr;
     PyObject *handle_repr_info;
     PyObject *timer_repr_info;

@@ -1,0 +1,326 @@
+"""Runs other projects' event loop tests with capicorn.Loop in place of theirs.
+
+    python tests/loop/run_suites.py uvloop [MODULE ...]
+    python tests/loop/run_suites.py cpython [MODULE ...]
+
+`uvloop` takes the tests of uvloop's source distribution (fetched with pip, as for the build; or a folder given by
+`--source`), `cpython` the package test.test_asyncio of the Python that runs this. `--loop asyncio` puts nothing in
+place: the figures to compare with. `-k PATTERN` takes the tests whose name contains it.
+
+A test that is left out is named in exclusions/uvloop.txt or exclusions/cpython.txt, with its reason: a pattern as
+fnmatch understands it, then `#` and the reason; `[3.14+]` or `[<3.12]` in front limits it to versions of Python.
+
+Each module runs in a process of its own; one that hangs is ended and goes on behind the test that hung. Exit status 1
+when anything failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+
+UVLOOP_MODULES = (
+    "test_aiohttp test_base test_context test_dealloc test_dns test_executors test_pipes test_process "
+    "test_process_spawning test_regr1 test_runner test_signals test_sockets test_tcp test_testbase test_udp test_unix"
+).split()
+
+CPYTHON_MODULES = (
+    "test_base_events test_buffered_proto test_context test_eager_task_factory test_events test_futures test_futures2 "
+    "test_graph test_locks test_pep492 test_protocols test_queues test_runners test_selector_events test_sendfile "
+    "test_server test_sock_lowlevel test_ssl test_sslproto test_staggered test_streams test_subprocess "
+    "test_taskgroups test_tasks test_threads test_timeouts test_tools test_transports test_unix_events test_waitfor"
+).split()
+
+SHIM = '''
+"""Stands for uvloop, so that its tests run with another loop."""
+import asyncio as _asyncio
+import os as _os
+
+if _os.environ["SUITE_LOOP"] == "capicorn":
+    from capicorn.loop import EventLoopPolicy, Loop, install, new_event_loop
+else:
+    EventLoopPolicy = _asyncio.DefaultEventLoopPolicy
+    Loop = _asyncio.SelectorEventLoop
+    new_event_loop = _asyncio.new_event_loop
+
+
+def run(main, *, loop_factory=new_event_loop, debug=None, **kwargs):
+    async def wrapper():
+        if not isinstance(_asyncio.get_running_loop(), Loop):
+            raise TypeError("uvloop.run() uses a non-uvloop event loop")
+        return await main
+
+    with _asyncio.Runner(loop_factory=loop_factory, debug=debug) as runner:
+        return runner.run(wrapper())
+'''
+
+
+def exclusions(suite: str) -> list[tuple[str, str]]:
+    """(pattern, reason) of each line that holds for this Python."""
+    found = []
+    for line in (HERE / "exclusions" / f"{suite}.txt").read_text().splitlines():
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        only = re.match(r"\[(<?)3\.(\d+)(\+?)\]\s*", line)
+        if only:
+            line = line[only.end() :]
+            minor = int(only[2])
+            if sys.version_info[1] >= minor if only[1] else sys.version_info[1] < minor:
+                continue
+            if not only[1] and not only[3] and sys.version_info[1] != minor:
+                continue
+        pattern, _, reason = line.partition("#")
+        if not reason.strip():
+            raise SystemExit(f"exclusions/{suite}.txt: no reason given for {pattern.strip()}")
+        found.append((pattern.strip(), reason.strip()))
+    return found
+
+
+# ---- the child: one module ----
+
+
+def put_in_place() -> None:
+    """Let whatever asks asyncio for a loop of this platform get a capicorn.Loop."""
+    import asyncio
+    from asyncio import unix_events
+
+    from capicorn.loop import Loop
+
+    class SelectorEventLoop(Loop):
+        def __init__(self, selector: Any = None) -> None:
+            if selector is not None:
+                selector.close()
+            super().__init__()
+
+    SelectorEventLoop.__name__ = SelectorEventLoop.__qualname__ = "Loop"
+    asyncio.SelectorEventLoop = unix_events.SelectorEventLoop = SelectorEventLoop  # type: ignore[misc]
+    if hasattr(asyncio, "EventLoop"):
+        asyncio.EventLoop = unix_events.EventLoop = SelectorEventLoop
+    for name in ("_UnixDefaultEventLoopPolicy", "_DefaultEventLoopPolicy"):
+        policy = getattr(unix_events, name, None)
+        if policy is not None:
+            policy._loop_factory = SelectorEventLoop
+
+
+def tests_of(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
+    for item in suite:
+        if isinstance(item, unittest.TestSuite):
+            yield from tests_of(item)
+        else:
+            yield item
+
+
+class Result(unittest.TestResult):
+    """Says on a pipe what begins and how it ended, a JSON object a line."""
+
+    def __init__(self, out: Any, package: str) -> None:
+        super().__init__()
+        self.out = out
+        self.package = package
+        self.bad: set[str] = set()
+
+    def say(self, what: str, test: Any, detail: str = "") -> None:
+        name = test.id().removeprefix(self.package)
+        print(json.dumps({"what": what, "test": name, "detail": detail}), file=self.out, flush=True)
+
+    def startTest(self, test: unittest.TestCase) -> None:
+        super().startTest(test)
+        self.say("start", test)
+
+    def addSuccess(self, test: unittest.TestCase) -> None:
+        self.say("passed", test)
+
+    def addError(self, test: unittest.TestCase, err: Any) -> None:
+        if test.id() in self.bad:  # a further subtest, or tearDown
+            return
+        self.bad.add(test.id())
+        self.say("failed", test, self._exc_info_to_string(err, test))  # type: ignore[attr-defined]
+
+    addFailure = addError
+
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
+        if err is not None:
+            self.addError(test, err)
+
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+        self.say("skipped", test, reason)
+
+    def addExpectedFailure(self, test: unittest.TestCase, err: Any) -> None:
+        self.say("passed", test)
+
+    def addUnexpectedSuccess(self, test: unittest.TestCase) -> None:
+        self.say("failed", test, "unexpected success")
+
+
+def child(suite: str, module: str, skip: list[str], keyword: str, out: int) -> None:
+    import faulthandler
+    import importlib
+
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR2, all_threads=True)
+    package = "tests." if suite == "uvloop" else "test.test_asyncio."
+    if suite == "cpython" and os.environ["SUITE_LOOP"] == "capicorn":
+        put_in_place()
+    try:
+        loaded = importlib.import_module(package + module)
+    except ModuleNotFoundError as e:
+        if e.name != package + module:
+            raise
+        return
+    except unittest.SkipTest as e:
+        print(f"{module}: {e}", file=sys.stderr)
+        return
+    result = Result(os.fdopen(out, "w"), package)
+    left_out = exclusions(suite)
+    wanted = unittest.TestSuite()
+    for test in tests_of(unittest.defaultTestLoader.loadTestsFromModule(loaded)):
+        name = test.id().removeprefix(package)
+        if name in skip or keyword not in name:
+            continue
+        reason = next((reason for pattern, reason in left_out if fnmatch.fnmatchcase(name, pattern)), None)
+        if reason is not None:
+            result.say("excluded", test, reason)
+        else:
+            wanted.addTest(test)
+    wanted.run(result)  # a TestSuite, for setUpModule and setUpClass
+    result.out.flush()
+    os._exit(0)  # threads that tests left must not hold it up
+
+
+# ---- the parent ----
+
+
+def uvloop_source(given: str | None, into: Path) -> Path:
+    """A folder with uvloop's `tests` and a package `uvloop` that is the loop under test."""
+    if given:
+        source = Path(given)
+    else:
+        sys.path.insert(0, str(HERE.parent.parent / "tools"))
+        import build_deps
+
+        source = build_deps.source_dir(build_deps.UVLOOP_TESTS)
+    shutil.copytree(source / "tests", into / "tests")
+    (into / "uvloop").mkdir()
+    (into / "uvloop" / "__init__.py").write_text(textwrap.dedent(SHIM))
+    shutil.copy(source / "uvloop" / "_testbase.py", into / "uvloop")
+    return into
+
+
+def run_module(suite: str, module: str, args: argparse.Namespace, folder: Path) -> dict[str, list[tuple[str, str]]]:
+    ends: dict[str, list[tuple[str, str]]] = {}
+    done: list[str] = []
+    environment = dict(os.environ, SUITE_LOOP=args.loop)
+    path = [str(folder)] if suite == "uvloop" else []
+    environment["PYTHONPATH"] = os.pathsep.join(path + [p for p in sys.path if p and p != str(HERE)])
+    while True:
+        read, write = os.pipe()
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", str(Path(__file__).resolve())]
+        command += ["--child", str(write), "--skip", json.dumps(done), "-k", args.k, suite, module]
+        log = tempfile.TemporaryFile()
+        process = subprocess.Popen(
+            command, env=environment, cwd=folder, pass_fds=[write], stdout=log, stderr=log, start_new_session=True
+        )
+        os.close(write)
+        current, buffer, hung = None, b"", False
+        deadline = time.monotonic() + args.timeout
+        os.set_blocking(read, False)
+        import select
+
+        while True:
+            ready, _, _ = select.select([read], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                hung = True
+                process.send_signal(signal.SIGUSR2)
+                time.sleep(0.5)
+                break
+            data = os.read(read, 65536)
+            if not data:
+                break
+            deadline = time.monotonic() + args.timeout
+            buffer += data
+            *lines, buffer = buffer.split(b"\n")
+            for line in lines:
+                said = json.loads(line)
+                if said["what"] == "start":
+                    current = said["test"]
+                else:
+                    ends.setdefault(said["what"], []).append((said["test"], said["detail"]))
+                    if said["test"] == current:
+                        done.append(current)
+                        current = None
+        os.close(read)
+        if hung:
+            os.killpg(process.pid, signal.SIGKILL)
+        status = process.wait()
+        log.seek(0)
+        text = log.read().decode(errors="replace")
+        if args.v:
+            print(text)
+        if not hung and status == 0:
+            return ends
+        what = f"no end after {args.timeout} s" if hung else f"the process ended with {status}"
+        ends.setdefault("failed", []).append((current or module, f"{what}\n{text[-6000:]}"))
+        if current is None:
+            return ends
+        done.append(current)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suite", choices=["uvloop", "cpython"])
+    parser.add_argument("modules", nargs="*")
+    parser.add_argument("--loop", choices=["capicorn", "asyncio"], default="capicorn")
+    parser.add_argument("--source", help="the unpacked source distribution of uvloop")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one test")
+    parser.add_argument("-k", default="", help="only tests whose name contains this")
+    parser.add_argument("-v", action="store_true", help="print what the tests print")
+    parser.add_argument("--json", help="write every test's end to this file")
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--skip", default="[]", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child is not None:
+        child(args.suite, args.modules[0], json.loads(args.skip), args.k, args.child)
+        return 0
+    totals: dict[str, int] = {}
+    record: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if args.suite == "uvloop":
+            folder = uvloop_source(args.source, folder)
+        for module in args.modules or (UVLOOP_MODULES if args.suite == "uvloop" else CPYTHON_MODULES):
+            start = time.monotonic()
+            ends = run_module(args.suite, module, args, folder)
+            counts = {what: len(tests) for what, tests in ends.items()}
+            for what, tests in ends.items():
+                totals[what] = totals.get(what, 0) + len(tests)
+                record.update({test: what for test, _ in tests})
+            line = ", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "nothing"
+            print(f"{module}: {line} ({time.monotonic() - start:.1f} s)", flush=True)
+            for test, detail in ends.get("failed", []):
+                detail = "\n".join(detail.rstrip().split("\n")[-30:])
+                print(f"  FAILED {test}\n{textwrap.indent(detail, '    ')}", flush=True)
+    if args.json:
+        Path(args.json).write_text(json.dumps(record, indent=0, sort_keys=True))
+    print("total: " + ", ".join(f"{n} {what}" for what, n in sorted(totals.items())))
+    return 1 if totals.get("failed") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
