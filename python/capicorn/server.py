@@ -38,6 +38,9 @@ TICK = 0.1
 POLL = 0.015
 """Seconds between two looks at the connections that are left, at shutdown."""
 
+LOOK = 0.1
+"""Seconds between two rounds over all connections, at shutdown."""
+
 NAMED = 20
 """How many of the requests that are cancelled are named in the log."""
 
@@ -316,25 +319,36 @@ class Server:
         if graceful is not None:
             streams = min(streams, graceful / 2)
         http.shutdown(config.timeout_shutdown_idle)
-        said = told = False
+        said = False
+        look = begin + LOOK
         while not self.force_exit and (http.connection_count or http.request_count):
-            passed = time.monotonic() - begin
+            now = time.monotonic()
+            passed = now - begin
             if not said and (http.request_count or passed > config.timeout_shutdown_idle + 0.2):
                 said = True
                 if http.connection_count:
                     logger.info("Waiting for connections to close. (CTRL+C to force quit)")
                 else:
                     logger.info("Waiting for background tasks to complete. (CTRL+C to force quit)")
-            if not told and passed >= streams:
-                told = True
-                for name in http.disconnect():
-                    logger.debug("Told that the server is shutting down: %s", name)
             if graceful is not None and passed >= graceful:
                 await self._cancel_requests(http)
                 return
+            if now >= look:
+                look = now + LOOK
+                http.shutdown(config.timeout_shutdown_idle)  # those that are idle since
+                if passed >= streams:
+                    self._tell_streams(http)
             await self._pause(POLL)
         if self.force_exit:
             http.cancel()
+
+    def _tell_streams(self, http: HTTPServer) -> None:
+        """Requests that run learn that the server ends; who has not sent the whole of one is not waited for."""
+        for name in http.disconnect():
+            logger.debug("Told that the server is shutting down: %s", name)
+        for connection in http.connections:
+            if connection.state in ("idle", "reading request fields"):
+                connection.close()
 
     async def _cancel_requests(self, http: HTTPServer) -> None:
         names = http.cancel()

@@ -109,3 +109,26 @@ def test_idle_connections_do_not_hold_up_the_end_beyond_their_moment(start: Star
     rest(sock)
     assert process.exit_code() == -15
     assert time.monotonic() - begin < 2
+
+
+def test_a_half_sent_head_does_not_hold_up_the_end(start: Start) -> None:
+    process = start("--timeout-shutdown-streams", "0.2", "--timeout-shutdown-idle", "0.1")
+    sock = process.open("/")
+    assert sock.recv(65536)
+    sock.sendall(b"GET /half HT")
+    begin = time.monotonic()
+    process.signal(signal.SIGTERM)
+    rest(sock)
+    assert process.exit_code() == -15
+    assert time.monotonic() - begin < 3
+
+
+def test_a_connection_kept_alive_by_a_response_that_had_begun_is_idle_afterwards(start: Start) -> None:
+    process = start("--timeout-shutdown-streams", "0.2", "--timeout-keep-alive", "60")
+    sock = process.open("/endless")
+    process.wait_for("app: streaming")
+    begin = time.monotonic()
+    process.signal(signal.SIGTERM)
+    assert rest(sock).endswith(b"3\r\nend\r\n0\r\n\r\n")
+    assert process.exit_code() == -15
+    assert time.monotonic() - begin < 3
