@@ -14,6 +14,7 @@ class ConfigArguments(TypedDict, total=False):
     port: int
     uds: str | None
     fd: int | None
+    bind: list[str] | str | None
     backlog: int
     factory: bool
     interface: str
@@ -27,6 +28,19 @@ class ConfigArguments(TypedDict, total=False):
     reload_excludes: list[str] | str | None
     reload_delay: float
     workers: int | None
+    worker_start: str
+    preload: bool
+    threads: int | None
+    timeout: float
+    max_worker_memory: int | None
+    daemon: bool
+    pidfile: str | None
+    user: str | None
+    group: str | None
+    umask: str | None
+    chdir: str | None
+    proc_name: str | None
+    hooks: dict[str, Callable[..., Any]] | None
     loop: str
     http: Any
     http2: bool
@@ -42,6 +56,8 @@ class ConfigArguments(TypedDict, total=False):
     access_log_format: str | None
     access_log_json: bool
     access_log_exclude: list[str] | str | None
+    access_logfile: str | None
+    error_logfile: str | None
     use_colors: bool | None
     proxy_headers: bool
     forwarded_allow_ips: list[str] | str | None
@@ -80,5 +96,6 @@ class ConfigArguments(TypedDict, total=False):
 
 
 class RunArguments(ConfigArguments, total=False):
-    bind: str | None
     app_dir: str | None
+    worker_class: str | None
+    config_file: str | None

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import platform
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from capicorn._version import __version__
+from capicorn.listeners import parse_address
 from capicorn.settings import ENV_PREFIXES, LATER, SETTINGS, Setting
+
+if TYPE_CHECKING:
+    from capicorn.config import Config
 
 
 def _parameter_type(setting: Setting) -> click.ParamType[Any]:
@@ -114,36 +122,101 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     ctx.exit()
 
 
-def _callback(app: str, **values: Any) -> None:
+def _callback(app: str | None, **values: Any) -> None:
     ctx = click.get_current_context()
     for setting in SETTINGS:
         if setting.flags and (reason := setting.refuse(values[setting.name], setting.flags[0])):
             raise click.UsageError(reason, ctx)
-    bind = values.pop("bind")
-    if bind is not None:
-        values.update(_address(bind))
+    try:
+        values["bind"] = [text for given in values["bind"] for text in given.split(",")] or None
+        for text in values["bind"] or []:
+            parse_address(text)
+    except ValueError as exc:
+        raise click.UsageError(f"--{exc}", ctx) from None
     values["headers"] = [_header(text) for text in values["headers"]] or None
     for name in ("reload_dirs", "reload_includes", "reload_excludes", "access_log_exclude"):
         values[name] = list(values[name]) or None
     if values["log_config"] is None:
         del values["log_config"]
-    _run(ctx, app, values)
-
-
-def _run(ctx: click.Context, app: str, values: dict[str, Any]) -> None:
-    from capicorn.config import Config
-    from capicorn.runner import run_config
-
+    given = {
+        name
+        for name in values
+        if ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    }
+    config_file, worker_class = values.pop("config_file"), values.pop("worker_class")
     sys.path.insert(0, values.pop("app_dir"))
-    try:
+    _run(ctx, _CommandLine(app, values, given, config_file), worker_class)
+
+
+@dataclass(frozen=True)
+class _CommandLine:
+    """What was given, from which a Config is made at the start and again at each reload."""
+
+    app: str | None
+    values: dict[str, Any]
+    given: set[str]
+    """The names of those values that are no defaults."""
+    config_file: str | None
+
+    def config(self) -> Config:
+        from capicorn.config import Config
+
+        values, app = dict(self.values), self.app
+        if self.config_file is None:
+            unknown = []
+        else:
+            from capicorn.supervisors.gunicorn_config import load_config_file
+
+            file = load_config_file(self.config_file)
+            unknown = file.unknown
+            if file.values.keys() & {"bind"} and self.given & {"host", "port", "uds", "fd"}:
+                del file.values["bind"]
+            values.update({name: value for name, value in file.values.items() if name not in self.given})
+            os.environ.update(file.environment)
+            sys.path[:0] = [path for path in file.python_path if path not in sys.path]
+            app = app or file.app
+        if app is None:
+            raise ValueError("APP is missing: module:attribute, as argument or as wsgi_app in the configuration file")
+        start = os.getcwd()
+        if values["chdir"] is not None:
+            os.chdir(values["chdir"])
+            values["chdir"] = os.getcwd()
         config = Config(app, **values)
-    except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError, RuntimeError) as exc:
+        config.start_folder = start
+        if unknown:
+            logging.getLogger("capicorn.error").warning(
+                "%s: unknown here and without effect: %s", self.config_file, ", ".join(sorted(unknown))
+            )
+        return config
+
+
+def _run(ctx: click.Context, line: _CommandLine, worker_class: str | None) -> None:
+    from capicorn.runner import run_config
+    from capicorn.supervisors.gunicorn_config import ConfigFileError
+
+    start = os.getcwd()
+
+    def remake() -> Config:
+        here = os.getcwd()
+        os.chdir(start)  # names of files are meant from there
+        try:
+            return line.config()
+        except BaseException:
+            os.chdir(here)
+            raise
+
+    wrong = (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError, RuntimeError, ConfigFileError)
+    try:
+        config = line.config()
+    except wrong as exc:
         # an impossible value, or a file that is not what it should be: told as click tells its own errors
         raise click.UsageError(_reason(exc), ctx) from None
     if reason := config.refused():
         raise click.UsageError(reason, ctx)
+    if worker_class is not None:
+        logging.getLogger("capicorn.error").debug("--worker-class %s: Capicorn has one class of workers.", worker_class)
     try:
-        run_config(config)
+        run_config(config, remake)
     except Exception as exc:
         print_without_us(exc)
         sys.exit(1)
@@ -157,28 +230,6 @@ def _reason(exc: BaseException) -> str:
         text += f" ({cause})" if str(cause) not in text else ""
         cause = cause.__cause__
     return text
-
-
-def _address(bind: str) -> dict[str, Any]:
-    """host and port, uds or fd from gunicorn's spelling."""
-    if bind.startswith("unix:"):
-        path = bind[len("unix:") :]
-        return {"uds": path[2:] if path.startswith("//") else path}
-    if bind.startswith("fd://"):
-        number = bind[len("fd://") :]
-        if not number.isdigit():
-            raise click.UsageError(f"--bind: {bind!r} names no descriptor; it should be fd://NUMBER.")
-        return {"fd": int(number)}
-    host, colon, port = bind.rpartition(":")
-    if bind.endswith("]") or not colon:
-        host, port = bind, "8000"
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise click.UsageError(f"--bind: write {bind!r} with brackets around the IPv6 address.")
-    if not port.isdigit() or int(port) > 65535:
-        raise click.UsageError(f"--bind: {port!r} is not a port; the address should be HOST:PORT, unix:PATH or fd://N.")
-    return {"host": host or "0.0.0.0", "port": int(port)}
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -209,7 +260,7 @@ def _first_of_theirs(tb: TracebackType | None) -> TracebackType | None:
 
 
 def _make(callback: Callable[..., None]) -> click.Command:
-    argument = click.Argument(["app"], envvar=[prefix + "APP" for prefix in ENV_PREFIXES])
+    argument = click.Argument(["app"], required=False, envvar=[prefix + "APP" for prefix in ENV_PREFIXES])
     options: list[click.Parameter] = [_option(setting) for setting in SETTINGS if setting.flags]
     options += [_refused(*row) for row in LATER]
     version = click.Option(

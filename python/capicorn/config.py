@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from capicorn import listeners
 from capicorn.importer import ImportFromStringError, import_from_string
-from capicorn.logging import TRACE_LOG_LEVEL, adopted_loggers, own_names, own_names_ini, style
+from capicorn.logging import TRACE_LOG_LEVEL, ColourizedFormatter, adopted_loggers, own_names, own_names_ini, style
 from capicorn.reload_paths import reload_paths
 from capicorn.settings import BY_NAME, HTTP_IMPLEMENTATIONS, POSITIONAL, SETTINGS, WS_IMPLEMENTATIONS
 from capicorn.settings import INTERFACES as INTERFACES
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from capicorn._arguments import ConfigArguments
     from capicorn.lifespan import LifespanOff, LifespanOn
+    from capicorn.supervisors.worker import Worker
 
 STARTUP_FAILURE = 3
 """Exit code when the application or the socket is not to be had."""
@@ -109,6 +110,21 @@ class Config:
         limit_request_line: int
         limit_request_head: int
         h11_max_incomplete_event_size: int | None
+        worker_start: str
+        preload: bool
+        threads: int | None
+        timeout: float
+        max_worker_memory: int | None
+        daemon: bool
+        pidfile: str | None
+        user: str | None
+        group: str | None
+        umask: str | None
+        chdir: str | None
+        proc_name: str | None
+        hooks: dict[str, Callable[..., Any]] | None
+        access_logfile: str | None
+        error_logfile: str | None
         timeout_keep_alive: float
         timeout_notify: int
         timeout_graceful_shutdown: float | None
@@ -125,6 +141,14 @@ class Config:
         for name, value in values.items():
             setattr(self, name, value)
         self.workers: int = values["workers"] or 1
+        self.bind: list[str] = _as_list(values["bind"])
+        self.addresses = [listeners.parse_address(text) for text in self.bind]
+        if self.addresses:  # the first one by uvicorn's names as well
+            self.host, self.port, self.uds, self.fd = self.addresses[0]
+        self.supervisor: Any = None
+        self.start_folder: str | None = None
+        self.worker: Worker | None = None
+        """In a worker process, its way to the supervisor."""
         self.headers: list[tuple[str, str]] = [(str(name), str(value)) for name, value in values["headers"] or []]
         self.encoded_headers: list[tuple[bytes, bytes]] = _encoded_headers(self.headers)
         self.access_log_exclude: list[str] = _as_list(values["access_log_exclude"])
@@ -176,7 +200,19 @@ class Config:
 
     @property
     def use_subprocess(self) -> bool:
-        return bool(self.reload or self.workers > 1)
+        return bool(self.reload or self.use_workers)
+
+    @property
+    def use_workers(self) -> bool:
+        """Is there a supervisor? For several workers, and for what only a supervisor can do for one."""
+        wanted = self.timeout, self.max_worker_memory, self.user, self.group, self.preload, self.hooks
+        return self.workers > 1 or any(wanted)
+
+    def call_hook(self, name: str, *args: Any) -> None:
+        """Call a function of the configuration file, if it is there. Its error is the caller's."""
+        hook = (self.hooks or {}).get(name)
+        if hook is not None:
+            hook(*args)
 
     @property
     def should_reload(self) -> bool:
@@ -191,15 +227,11 @@ class Config:
     def refused(self) -> str:
         """What of these settings this release cannot do, with the reason; "" when it can do all."""
         for setting in SETTINGS:
-            if setting.scope == "run" or (setting.name == "workers" and self.reload):
+            if setting.scope == "run":
                 continue
-            if reason := setting.refuse(getattr(self, setting.name), self._spelled(setting.name)):
+            if reason := setting.refuse(getattr(self, setting.name)):
                 return reason
         return ""
-
-    def _spelled(self, name: str) -> str:
-        from_environment = name == "workers" and os.environ.get("WEB_CONCURRENCY") == str(self.workers)
-        return "workers (from $WEB_CONCURRENCY)" if from_environment else name
 
     # ---- logging
 
@@ -225,8 +257,24 @@ class Config:
             access = logging.getLogger("capicorn.access")
             access.handlers = []
             access.propagate = False
+        self._log_to_files()
         if renamed:
             logger.debug("The logging configuration names uvicorn's loggers or formatters; Capicorn's are meant.")
+
+    def _log_to_files(self) -> None:
+        for path, name, stream in (
+            (self.error_logfile, "capicorn", sys.stderr),
+            (self.access_logfile, "capicorn.access", sys.stdout),
+        ):
+            if path is None:
+                continue
+            target = logging.getLogger(name)
+            formatter = target.handlers[0].formatter if target.handlers else None
+            handler = logging.StreamHandler(stream) if path == "-" else logging.FileHandler(path)
+            handler.setFormatter(formatter)
+            target.handlers = [handler]
+            if isinstance(formatter, ColourizedFormatter) and path != "-" and self.use_colors is None:
+                formatter.use_colors = False
 
     def _apply_log_config(self) -> bool:
         """Did it name uvicorn's loggers?"""
@@ -353,6 +401,31 @@ class Config:
     def setup_event_loop(self) -> NoReturn:
         raise AttributeError("Config.setup_event_loop() is gone, in uvicorn as here; use Config.get_loop_factory().")
 
+    def bind_sockets(self) -> list[socket.socket]:
+        """A bound socket for every address, not yet listening. Raises OSError."""
+        found: list[socket.socket] = []
+        try:
+            for host, port, uds, fd in self.addresses or [(self.host, self.port, self.uds, self.fd)]:
+                if uds is not None:
+                    found.append(listeners.bind_unix(uds))
+                elif fd is not None:
+                    found.append(listeners.from_descriptor(fd))
+                else:
+                    found.extend(listeners.bind_all(host, port))
+        except BaseException:
+            for sock in found:
+                sock.close()
+            raise
+        return found
+
+    def log_running_all(self, sockets: list[socket.socket]) -> None:
+        """The line for each address (not for each socket: a name may stand for several)."""
+        if len(self.addresses) < 2:
+            self.log_running(sockets[0])
+            return
+        for sock in sockets:
+            self.log_running(sock, sock.getsockname())
+
     def bind_socket(self) -> socket.socket:
         """The bound socket for child processes, not yet listening; says where. Exits with code 3 when that fails."""
         try:
@@ -369,15 +442,20 @@ class Config:
         sock.set_inheritable(True)
         return sock
 
-    def log_running(self, sock: socket.socket) -> None:
-        """The line that says where the server listens; tools and people read the port from it."""
+    def log_running(self, sock: socket.socket, name: Any = None) -> None:
+        """The line that says where the server listens; tools and people read the port from it. `name`: its address,
+        when there are several."""
         tail = " (Press CTRL+C to quit)"
-        if self.uds is not None:
-            where, args = "%s", (self.uds,)
+        if self.uds is not None if name is None else isinstance(name, (str, bytes)):
+            where, args = "%s", (name or self.uds,)
             what = "Capicorn running on unix socket "
-        elif self.fd is not None:
+        elif self.fd is not None and name is None:
             where, args = "%s", (sock.getsockname(),)
             what = "Capicorn running on socket "
+        elif name is not None:
+            where = "%s://[%s]:%d" if ":" in name[0] else "%s://%s:%d"
+            args = ("https" if self.is_ssl else "http", name[0], name[1])  # type: ignore[assignment]
+            what = "Capicorn running on "
         else:
             host = self.host or "0.0.0.0"
             where = "%s://[%s]:%d" if ":" in host else "%s://%s:%d"

@@ -57,6 +57,34 @@ async def bind_tcp(host: str | None, port: int) -> list[socket.socket]:
     return _bind_all(found, port)
 
 
+def bind_all(host: str | None, port: int) -> list[socket.socket]:
+    """The same in no loop: looking up a name waits."""
+    return _bind_all(_addresses(host, port), port)
+
+
+def parse_address(text: str) -> tuple[str | None, int, str | None, int | None]:
+    """(host, port, uds, fd) from gunicorn's spelling: HOST, HOST:PORT, [IPV6]:PORT, unix:PATH or fd://NUMBER.
+    Raises ValueError."""
+    if text.startswith("unix:"):
+        path = text[len("unix:") :]
+        return None, 0, path[2:] if path.startswith("//") else path, None
+    if text.startswith("fd://"):
+        number = text[len("fd://") :]
+        if not number.isdigit():
+            raise ValueError(f"bind: {text!r} names no descriptor; it should be fd://NUMBER.")
+        return None, 0, None, int(number)
+    host, colon, port = text.rpartition(":")
+    if text.endswith("]") or not colon:
+        host, port = text, "8000"
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"bind: write {text!r} with brackets around the IPv6 address.")
+    if not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"bind: {port!r} is not a port; the address should be HOST:PORT, unix:PATH or fd://N.")
+    return host or "0.0.0.0", int(port), None, None
+
+
 def bind_first(host: str | None, port: int) -> socket.socket:
     """The same for one socket, in no loop: of several addresses the first of IPv4, if there is one."""
     found = sorted(_addresses(host, port), key=lambda address: address[0] != socket.AF_INET)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from capicorn.config import STARTUP_FAILURE, Config
 from capicorn.server import Server
+from capicorn.supervisors import process
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -29,18 +31,37 @@ def run(app: Any, *, app_dir: str | None = None, **kwargs: Unpack[ConfigArgument
     run_config(Config(app, **kwargs))
 
 
-def run_config(config: Config) -> None:
-    """The same for a Config that exists."""
+def run_config(config: Config, remake: Callable[[], Config] | None = None) -> None:
+    """The same for a Config that exists. `remake` reads the configuration again, for SIGHUP with workers."""
     if config.use_subprocess and not isinstance(config.app, str):
         logger.warning("You must pass the application as an import string to enable 'reload' or 'workers'.")
         sys.exit(STARTUP_FAILURE)
     if reason := config.refused():
         logger.error(reason)
         sys.exit(USAGE_FAILURE)
-    if not config.use_subprocess:
-        config.load_app()
-    server = Server(config=config)
     try:
+        process.enter(config)
+    except process.ProcessError as exc:
+        logger.error("%s", exc)
+        sys.exit(USAGE_FAILURE)
+    server = Server(config=config)
+    if config.use_workers and not config.should_reload:
+        from capicorn.supervisors.command import run_workers
+
+        sys.exit(run_workers(config, server.run, _remake(remake)))
+    pidfile = None
+    if config.pidfile is not None:
+        pidfile = process.PidFile(config.pidfile)
+        try:
+            pidfile.create()
+        except process.ProcessError as exc:
+            logger.error("%s", exc)
+            sys.exit(STARTUP_FAILURE)
+    try:
+        if not config.use_subprocess:
+            config.load_app()
+        if config.proc_name is not None:
+            process.set_title(config, "parent" if config.should_reload else "server")
         if config.should_reload:
             from capicorn.supervisors import ChangeReload
 
@@ -54,5 +75,20 @@ def run_config(config: Config) -> None:
     finally:
         if config.uds is not None and config.should_reload and os.path.exists(config.uds):
             os.remove(config.uds)
+        if pidfile is not None:
+            pidfile.remove()
     if not server.started and not config.should_reload:
         sys.exit(STARTUP_FAILURE)
+
+
+def _remake(remake: Callable[[], Config] | None) -> Callable[[], tuple[Config, Callable[..., None]]] | None:
+    if remake is None:
+        return None
+
+    def again() -> tuple[Config, Callable[..., None]]:
+        config = remake()
+        if reason := config.refused():
+            raise ValueError(reason)
+        return config, Server(config=config).run
+
+    return again

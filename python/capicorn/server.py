@@ -25,6 +25,7 @@ from capicorn.config import STARTUP_FAILURE, Config
 from capicorn.listeners import Listener
 from capicorn.logging import style
 from capicorn.settings import SETTINGS
+from capicorn.threads import ThreadPool
 
 if TYPE_CHECKING:
     from capicorn._core import AccessLog, Connection, HTTPServer
@@ -92,6 +93,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sleepers: set[asyncio.Future[None]] = set()
         self._access_log: AccessLog | None = None
+        self.threads: ThreadPool | None = None
         self.lifespan: LifespanOn | LifespanOff
 
     # ---- flags that wake the server
@@ -186,6 +188,9 @@ class Server:
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen. Exits with code 3 when either fails."""
         self._loop = asyncio.get_running_loop()
+        if self.config.threads is not None:
+            self.threads = ThreadPool(self.config.threads)
+            self.threads.install()
         await self._unless_forced(self.lifespan.startup())
         if self.lifespan.should_exit or self.force_exit:
             sys.exit(STARTUP_FAILURE)
@@ -200,8 +205,10 @@ class Server:
             await self._unless_forced(self.lifespan.shutdown())
             sys.exit(STARTUP_FAILURE)
         if sockets is None:
-            self.config.log_running(self.servers[0].sockets[0])
+            self.config.log_running_all([sock for listener in self.servers for sock in listener.sockets])
         self.started = True
+        if self.config.worker is not None:
+            self.config.worker.started(self)
 
     async def main_loop(self) -> None:
         """Call on_tick() every tenth of a second until it says that it is time to end."""
@@ -224,6 +231,9 @@ class Server:
             return True
         limit = self.limit_max_requests
         if limit is not None and self.server_state.total_requests >= limit:
+            if config.worker is not None:
+                config.worker.wants_end(limit)
+                return False
             logger.info("Maximum request limit of %d exceeded. Terminating process.", limit)
             return True
         return False
@@ -235,6 +245,8 @@ class Server:
         receive() gives http.disconnect, after timeout_graceful_shutdown what still runs is cancelled.
         """
         logger.info("Shutting down")
+        if self.config.worker is not None:
+            self.config.worker.stopping()
         for listener in self.servers:
             listener.close()
         for sock in sockets or []:
@@ -277,7 +289,8 @@ class Server:
             default_headers=config.encoded_headers,
             proxy_headers=ProxyHeaders(config.forwarded_allow_ips).resolve if config.proxy_headers else None,
             access_log=self._access_log,
-            limit_max_requests=self.limit_max_requests or 0,
+            # a worker goes on until there is another one
+            limit_max_requests=self.limit_max_requests or 0 if config.worker is None else 0,
             ws=config.ws != "none",
             **settings,
         )
@@ -291,14 +304,19 @@ class Server:
             if given is not None:
                 found = [Listener([sock], stop) for sock in given]
             else:
-                if config.fd is not None:
+                if len(config.addresses) > 1:
+                    opened = config.bind_sockets()
+                elif config.fd is not None:
                     opened = [listeners.from_descriptor(config.fd)]
                 elif config.uds is not None:
                     opened = [listeners.bind_unix(config.uds)]
                     path = config.uds
                 else:
                     opened = await listeners.bind_tcp(config.host, config.port)
-                found = [Listener(opened, stop, unlink=path)]
+                if len(config.addresses) > 1:
+                    found = [Listener([sock], stop, unlink=_path(sock)) for sock in opened]
+                else:
+                    found = [Listener(opened, stop, unlink=path)]
             for listener in found:
                 for sock in listener.sockets:
                     listeners.listen(sock, config.backlog)
@@ -316,15 +334,19 @@ class Server:
         begin = time.monotonic()
         graceful = config.timeout_graceful_shutdown
         streams = config.timeout_shutdown_streams
+        idle = config.timeout_shutdown_idle
         if graceful is not None:
             streams = min(streams, graceful / 2)
-        http.shutdown(config.timeout_shutdown_idle)
+        if config.worker is not None:
+            idle = config.worker.idle_grace(idle)
+            streams = config.worker.stream_grace(streams)
+        http.shutdown(idle)
         said = False
         look = begin + LOOK
         while not self.force_exit and (http.connection_count or http.request_count):
             now = time.monotonic()
             passed = now - begin
-            if not said and (http.request_count or passed > config.timeout_shutdown_idle + 0.2):
+            if not said and (http.request_count or passed > idle + 0.2):
                 said = True
                 if http.connection_count:
                     logger.info("Waiting for connections to close. (CTRL+C to force quit)")
@@ -335,7 +357,7 @@ class Server:
                 return
             if now >= look:
                 look = now + LOOK
-                http.shutdown(config.timeout_shutdown_idle)  # those that are idle since
+                http.shutdown(idle)  # those that are idle since
                 if passed >= streams:
                     self._tell_streams(http)
             await self._pause(POLL)
@@ -422,12 +444,18 @@ class Server:
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal ends gracefully. SIGINT after that, or the same signal again, forces."""
+        if self.config.worker is not None and not self.config.worker.heeds(sig):
+            return
         again = sig in self._captured_signals
         self._captured_signals.append(sig)
         if self.should_exit and (sig == signal.SIGINT or again):
             self.force_exit = True
         else:
             self.should_exit = True
+
+
+def _path(sock: socket.socket) -> str | None:
+    return sock.getsockname() if sock.family == socket.AF_UNIX else None
 
 
 def _set_done(future: asyncio.Future[None]) -> None:

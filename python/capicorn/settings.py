@@ -23,6 +23,7 @@ HTTP_IMPLEMENTATIONS = ("auto", "h11", "httptools", "zttp")
 WS_IMPLEMENTATIONS = ("auto", "none", "websockets", "websockets-sansio", "wsproto")
 LIFESPANS = ("auto", "on", "off")
 INTERFACES = ("auto", "asgi3", "asgi2", "wsgi")
+WORKER_STARTS = ("fork", "spawn")
 LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 
 Kind = Literal["str", "int", "float", "bool", "flag", "switch", "path", "object"]
@@ -92,7 +93,6 @@ class Setting:
 
 
 TLS = "TLS is"
-WORKERS = "running several workers is"
 
 # fmt: off
 SETTINGS: tuple[Setting, ...] = (
@@ -103,8 +103,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("uds", ("--uds",), "str", None, "Listen on this Unix domain socket.", "Binding"),
     Setting("fd", ("--fd",), "int", None, "Listen on this inherited descriptor.", "Binding", minimum=0),
     Setting("bind", ("--bind", "-b"), "str", None,
-            "HOST:PORT, unix:PATH or fd://NUMBER in place of the flags above, as gunicorn spells it.", "Binding",
-            scope="run", metavar="ADDRESS"),
+            "HOST:PORT, unix:PATH or fd://NUMBER in place of the flags above, as gunicorn spells it. May be repeated.",
+            "Binding", type="list[str] | str | None", multiple=True, metavar="ADDRESS"),
     Setting("backlog", ("--backlog",), "int", 2048, "Connections that may wait for accept().", "Binding", minimum=0),
     # ---- the application
     Setting("app_dir", ("--app-dir",), "str", "",
@@ -137,7 +137,38 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("reload_delay", ("--reload-delay",), "float", 0.25, "Seconds between two looks.", "Reload", minimum=0),
     # ---- processes and implementations
     Setting("workers", ("--workers", "-w"), "int", None, "Number of worker processes; $WEB_CONCURRENCY, else 1.",
-            "Process", minimum=0, missing=WORKERS, without=(0, 1)),
+            "Workers", minimum=0),
+    Setting("worker_start", ("--worker-start",), "str", "fork",
+            "How a worker comes to be: forked from the parent process, or an interpreter of its own.", "Workers",
+            choices=WORKER_STARTS),
+    Setting("preload", ("--preload",), "flag", False,
+            "Load the application before the workers are forked: they share its memory, but SIGHUP does not load it"
+            " anew.", "Workers"),
+    Setting("threads", ("--threads",), "int", None,
+            "Threads for synchronous work: `def` endpoints (AnyIO's limiter) and run_in_executor(None, ...); their"
+            " own numbers when not given.", "Workers", minimum=1),
+    Setting("timeout", ("--timeout", "-t"), "float", 0.0,
+            "Seconds for which a worker's event loop may stand still before the worker is killed and replaced; 0:"
+            " for ever. Importing and the application's start do not count.", "Workers", minimum=0),
+    Setting("max_worker_memory", ("--max-worker-memory",), "int", None,
+            "MiB of resident memory above which a worker is replaced.", "Workers", minimum=1),
+    Setting("worker_class", ("--worker-class", "-k"), "str", None,
+            "gunicorn's; there is one class of workers, whatever is given.", "Workers", scope="run"),
+    Setting("config_file", ("--config", "-c"), "str", None,
+            "Settings and hooks from this Python file (PATH, file:PATH or python:MODULE), by our names or gunicorn's;"
+            " flags and variables are stronger.", "Process", scope="run", metavar="CONFIG"),
+    Setting("daemon", ("--daemon", "-D"), "flag", False,
+            "Go on in the background once the application has started.", "Process"),
+    Setting("pidfile", ("--pid", "-p", "--pidfile"), "str", None, "Write the number of the process into this file.",
+            "Process", metavar="PATH"),
+    Setting("user", ("--user", "-u"), "str", None, "User, by name or number, under which the workers run.", "Process"),
+    Setting("group", ("--group", "-g"), "str", None, "Their group.", "Process"),
+    Setting("umask", ("--umask", "-m"), "str", None, "Mode bits that new files do not get, as 022.", "Process"),
+    Setting("chdir", ("--chdir",), "str", None, "Go to this folder first.", "Process", metavar="PATH"),
+    Setting("proc_name", ("--proc-name", "-n", "--name"), "str", None,
+            "Name of the processes, as ps shows them when setproctitle is installed.", "Process"),
+    Setting("hooks", (), "object", None, "Functions by gunicorn's names for them, as post_fork.", "Process",
+            type="dict[str, Callable[..., Any]] | None", scope="program"),
     Setting("loop", ("--loop",), "str", "auto", "Event loop: auto is capicorn.Loop; or module:factory.", "Process",
             choices=LOOPS, open=True),
     Setting("http", ("--http",), "str", "auto",
@@ -171,6 +202,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("access_log_exclude", ("--access-log-exclude",), "str", None,
             "Path without a line; with a * at its end all that begin so. May be repeated.", "Logs",
             type="list[str] | str | None", multiple=True),
+    Setting("access_logfile", ("--access-logfile",), "str", None, "Write those lines to this file; - is stdout.",
+            "Logs", metavar="PATH"),
+    Setting("error_logfile", ("--error-logfile", "--log-file"), "str", None,
+            "Write the server's own lines to this file; - is stderr. SIGUSR1 opens the files anew.", "Logs",
+            metavar="PATH"),
     Setting("use_colors", ("--use-colors", "--no-use-colors"), "switch", None,
             "Colours in the logs; by default when a terminal shows them.", "Logs"),
     # ---- headers
@@ -238,7 +274,7 @@ SETTINGS: tuple[Setting, ...] = (
             "Seconds at shutdown after which requests that still run are cancelled.", "Timeouts", type="float | None",
             minimum=0),
     Setting("timeout_worker_healthcheck", ("--timeout-worker-healthcheck",), "int", 5,
-            "Seconds a worker has to answer its supervisor.", "Timeouts", minimum=0, missing=WORKERS),
+            "uvicorn's; has no effect here, where --timeout watches the workers.", "Timeouts", minimum=0),
     Setting("timeout_notify", (), "int", 30, "Seconds between two calls of callback_notify.", "Timeouts",
             scope="program"),
     Setting("callback_notify", (), "object", None, "Coroutine function that is called while the server is alive.",
@@ -264,18 +300,8 @@ SETTINGS: tuple[Setting, ...] = (
 # fmt: on
 
 LATER: tuple[tuple[tuple[str, ...], bool, str], ...] = (
-    (("--timeout", "-t"), True, "watching workers is"),
-    (("--threads",), True, "sizing the thread pool is"),
-    (("--preload",), False, WORKERS),
-    (("--config", "-c"), True, "a configuration file is"),
-    (("--worker-class", "-k"), True, "choosing a class of workers is"),
-    (("--daemon", "-D"), False, "running in the background is"),
-    (("--pid", "-p"), True, "a pid file is"),
-    (("--user", "-u"), True, "changing the user is"),
-    (("--group", "-g"), True, "changing the group is"),
-    (("--umask", "-m"), True, "setting the umask is"),
-    (("--chdir",), True, "changing the folder is"),
-    (("--proc-name", "-n"), True, "naming the process is"),
+    (("--statsd-host",), True, "sending metrics to statsd is"),
+    (("--reuse-port",), False, "SO_REUSEPORT is"),
 )
 """gunicorn's flags that this release knows only to refuse: spellings, does a value follow, what is missing."""
 

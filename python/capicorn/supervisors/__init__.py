@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from capicorn.supervisors.multiprocess import Multiprocess
-
 if TYPE_CHECKING:
     from capicorn.supervisors.basereload import BaseReload
+    from capicorn.supervisors.multiprocess import Multiprocess
 
     ChangeReload: type[BaseReload]
 
@@ -30,6 +29,10 @@ def __getattr__(name: str) -> Any:
         from capicorn.supervisors.statreload import StatReload
 
         return StatReload
+    if name == "Multiprocess":
+        from capicorn.supervisors.multiprocess import Multiprocess
+
+        return Multiprocess
     if name == "BaseReload":
         from capicorn.supervisors.basereload import BaseReload
 

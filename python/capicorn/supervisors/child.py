@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable
 from multiprocessing.context import SpawnProcess
 from socket import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from capicorn.config import Config
+
+if TYPE_CHECKING:
+    from capicorn._core import Scoreboard
 
 
 def get_subprocess(config: Config, target: Callable[..., None], sockets: list[socket]) -> SpawnProcess:
@@ -50,6 +53,52 @@ def started(
     except Exception as exc:
         print_without_us(exc)
         sys.exit(1)
+
+
+def spawn_worker(
+    config: Config,
+    target: Callable[..., None],
+    sockets: list[socket],
+    channel: socket,
+    board: Scoreboard,
+    slot: int,
+    age: int,
+) -> int:
+    """Start a worker that is an interpreter of its own; its process number."""
+    from capicorn.supervisors import worker
+
+    multiprocessing.allow_connection_pickling()
+    shim = sys.modules.get("capicorn.uvicorn_names")
+    supervisor, config.supervisor = config.supervisor, None
+    try:
+        child = multiprocessing.get_context("spawn").Process(
+            target=worker.spawned,
+            args=(config, target, sockets, channel, _Descriptor(board.fileno()), slot, age),
+            kwargs={"as_uvicorn": shim is not None and shim.active()},
+        )
+        child.start()
+    finally:
+        config.supervisor = supervisor
+    multiprocessing.process._children.discard(child)  # type: ignore[attr-defined]  # it is waited for by its number
+    assert child.pid is not None
+    return child.pid
+
+
+class _Descriptor:
+    """A descriptor that is pickled for a child."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __reduce__(self) -> Any:
+        from multiprocessing import reduction
+
+        return _detached, (reduction.DupFd(self.fd),)
+
+
+def _detached(dup: Any) -> int:
+    fd: int = dup.detach()
+    return fd
 
 
 def _stdin() -> int | None:
