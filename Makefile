@@ -90,6 +90,7 @@ compdb: build
 	$(PY) tools/compdb.py
 
 bench: build-release
+	@test -f benchmarks/__main__.py || { echo "benchmarks/ has nothing to run in this checkout" >&2; exit 1; }
 	$(call overlay,release) $(PY) -m benchmarks $(ARGS)
 
 clean:

@@ -180,8 +180,8 @@ def main() -> int:
     print(f"{len(c_files())} C files, {len(built)} built extensions: {len(findings)} findings")
     good = not findings
     if not arguments.own:
-        good &= run_tool("ruff", "check", "--quiet", ".")
-        good &= run_tool("ruff", "format", "--quiet", "--diff", ".")
+        good &= run_tool("ruff", "check", "--quiet", "--output-format=concise", ".")
+        good &= run_tool("ruff", "format", "--check", "--output-format=concise", ".")
         good &= run_tool("mypy")
     return 0 if good else 1
 
