@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from typing import IO, Any
 
 import pytest
 
-APPS = '''
+APPS = """
 import asyncio, json, os, sys
 
 async def plain(send, body, status=200, headers=()):
@@ -86,7 +87,7 @@ async def slow_start(scope, receive, send):
         await receive()
         print("app: starting", file=sys.stderr, flush=True)
         await asyncio.sleep(60)
-'''
+"""
 
 
 class Process:
@@ -168,18 +169,34 @@ class Process:
         self.exit_code()
 
 
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    """Configs configure logging for the whole process: each test begins without."""
+    yield
+    known = logging.root.manager.loggerDict
+    for name in [name for name in known if name.startswith("uvicorn")]:
+        del known[name]
+    for name in ("capicorn", "capicorn.error", "capicorn.access", "capicorn.asgi"):
+        one = logging.getLogger(name)
+        one.handlers.clear()
+        one.filters.clear()
+        one.setLevel(logging.NOTSET)
+        one.propagate = True
+        one.disabled = False
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "apps.py").write_text(APPS)
     return tmp_path
 
 
-Start = Callable[..., Process]
+Launch = Callable[..., Process]
 
 
 @pytest.fixture
-def start(folder: Path) -> Iterator[Start]:
-    """start("--flag", ..., app="apps:app", env={}): `capicorn` in `folder` on a free port."""
+def launch(folder: Path) -> Iterator[Launch]:
+    """launch("--flag", ..., app="apps:app", env={}): `capicorn` in `folder` on a free port."""
     running: list[Process] = []
 
     def begin(

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
 Run = Callable[..., "CompletedProcess[str]"]
-Start = Callable[..., "object"]
+Launch = Callable[..., Any]
 
 FAKE = "__version__ = 'the installed one'\n"
 
@@ -65,7 +66,9 @@ def test_names_are_our_objects_also_where_uvicorn_is_installed(run_python: Run, 
 
 
 def test_an_import_does_not_hide_an_installed_uvicorn_but_warns(run_python: Run, installed: Path) -> None:
-    done = run_python("import sys; sys.path.insert(0, ''); import capicorn.as_uvicorn, uvicorn; print(uvicorn.__version__)")
+    done = run_python(
+        "import sys; sys.path.insert(0, ''); import capicorn.as_uvicorn, uvicorn; print(uvicorn.__version__)"
+    )
     assert done.stdout == "the installed one\n"
     assert "UserWarning: uvicorn is installed" in done.stderr
 
@@ -83,35 +86,37 @@ def test_a_uvicorn_in_use_is_not_replaced(run_python: Run, installed: Path) -> N
 
 
 @pytest.mark.parametrize("form", ["script", "module", "code", "python"])
-def test_commands_run_with_our_uvicorn(start: Start, installed: Path, form: str) -> None:
+def test_commands_run_with_our_uvicorn(launch: Launch, installed: Path, form: str) -> None:
     text = "import json, sys, uvicorn\nprint(json.dumps([uvicorn.__version__, sys.argv[1:], __name__]))\n"
     (installed / "tool.py").write_text(text)
-    words = {"script": ["tool.py"], "module": ["-m", "tool"], "code": ["-c", text], "python": ["python", "tool.py"]}[form]
-    process = start("a", "-b", app=None, port=None, command=("-m", "capicorn.as_uvicorn", *words))
+    words = {"script": ["tool.py"], "module": ["-m", "tool"], "code": ["-c", text], "python": ["python", "tool.py"]}[
+        form
+    ]
+    process = launch("a", "-b", app=None, port=None, command=("-m", "capicorn.as_uvicorn", *words))
     assert process.exit_code() == 0, process.text
     assert json.loads(process.lines[-1]) == ["0.54.0", ["a", "-b"], "__main__"]
 
 
 @pytest.mark.parametrize("words", [("uvicorn",), ("-m", "uvicorn"), (sys.executable, "-m", "uvicorn")])
-def test_the_command_uvicorn_is_ours(start: Start, words: tuple[str, ...]) -> None:
-    process = start(command=("-m", "capicorn.as_uvicorn", *words))
+def test_the_command_uvicorn_is_ours(launch: Launch, words: tuple[str, ...]) -> None:
+    process = launch(command=("-m", "capicorn.as_uvicorn", *words))
     process.wait_for("Capicorn running on http://127.0.0.1:")
 
 
-def test_a_command_that_is_not_there(start: Start) -> None:
-    process = start(app=None, port=None, command=("-m", "capicorn.as_uvicorn", "no-such-command-at-all"))
+def test_a_command_that_is_not_there(launch: Launch) -> None:
+    process = launch(app=None, port=None, command=("-m", "capicorn.as_uvicorn", "no-such-command-at-all"))
     assert process.exit_code() == 127
     assert process.lines == ["Error: there is no command and no file no-such-command-at-all"]
 
 
 @pytest.mark.parametrize("mode", ["run", "dev"])
-def test_fastapi_cli_serves_with_us(start: Start, folder: Path, mode: str) -> None:
+def test_fastapi_cli_serves_with_us(launch: Launch, folder: Path, mode: str) -> None:
     pytest.importorskip("fastapi_cli")
     (folder / "main.py").write_text(
         "from fastapi import FastAPI\nimport uvicorn\napp = FastAPI()\n"
         "@app.get('/')\ndef root() -> dict[str, str]:\n    return {'uvicorn': uvicorn.__version__}\n"
     )
-    process = start("main.py", app=None, port="0", command=("-m", "capicorn", "fastapi", mode))
+    process = launch("main.py", app=None, port="0", command=("-m", "capicorn", "fastapi", mode))
     process.wait_for("Application startup complete")
     response, body = process.get()
     assert response.headers["server"] == "capicorn"

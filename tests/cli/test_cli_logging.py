@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import logging.config
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,8 @@ import pytest
 from capicorn.config import LOGGING_CONFIG, Config
 from capicorn.logging import TRACE_LOG_LEVEL, AccessFormatter, DefaultFormatter, own_names
 
-Start = Callable[..., "object"]
+Launch = Callable[..., Any]
 LINE = '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s'
-
-
-@pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    known = logging.root.manager.loggerDict
-    yield
-    for name in [name for name in known if name.split(".")[0] in ("capicorn", "uvicorn")]:
-        one = known.pop(name)
-        if isinstance(one, logging.Logger):
-            one.handlers.clear()
-            one.filters.clear()
-            one.setLevel(logging.NOTSET)
-            one.propagate = True
-            known.setdefault(one.name, one)
 
 
 def record(level: int, message: str, *args: Any, **extra: Any) -> logging.LogRecord:
@@ -118,7 +104,7 @@ def test_our_own_name_counts_where_both_are_given() -> None:
 
 
 @pytest.mark.parametrize("kind", ["json", "yaml", "ini"])
-def test_a_log_config_for_uvicorn_works_as_it_is(start: Start, folder: Path, kind: str) -> None:
+def test_a_log_config_for_uvicorn_works_as_it_is(launch: Launch, folder: Path, kind: str) -> None:
     path = folder / f"log.{kind}"
     if kind == "ini":
         path.write_text(
@@ -129,7 +115,7 @@ def test_a_log_config_for_uvicorn_works_as_it_is(start: Start, folder: Path, kin
         )
     else:
         path.write_text(json.dumps(THEIRS))
-    process = start("--log-config", path.name, "--log-level", "debug")
+    process = launch("--log-config", path.name, "--log-level", "debug")
     process.wait_for(r"^T INFO: +Started server process")
     process.wait_for(r"^T DEBUG: +The logging configuration names uvicorn's loggers or formatters")
 

@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from capicorn.config import Config
 from capicorn.reload_paths import reload_paths
 
-Start = Callable[..., "object"]
+Launch = Callable[..., Any]
 
 
 @pytest.fixture
@@ -37,7 +38,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_what_is_watched(
-    here: Path, directories: list[str], includes: list[str], excludes: list[str], watched: list[str], patterns: list[str]
+    here: Path,
+    directories: list[str],
+    includes: list[str],
+    excludes: list[str],
+    watched: list[str],
+    patterns: list[str],
 ) -> None:
     found, kept, _, _ = reload_paths(directories, includes, excludes)
     assert found == [(here / name).resolve() for name in watched]
@@ -66,7 +72,7 @@ def test_which_files_count(here: Path, includes: list[str], excludes: list[str],
 
 
 @pytest.mark.parametrize("reloader", ["WatchFiles", "StatReload"])
-def test_a_change_is_served_and_a_broken_file_does_not_end_it(start: Start, folder: Path, reloader: str) -> None:
+def test_a_change_is_served_and_a_broken_file_does_not_end_it(launch: Launch, folder: Path, reloader: str) -> None:
     if reloader == "WatchFiles":
         pytest.importorskip("watchfiles")
         command = ("-m", "capicorn")
@@ -78,7 +84,7 @@ def test_a_change_is_served_and_a_broken_file_does_not_end_it(start: Start, fold
         command = ("go.py",)
     source = (folder / "apps.py").read_text()
     (folder / "changing.py").write_text(source)
-    process = start("--reload", "--reload-delay", "0.05", app="changing:app", command=command)
+    process = launch("--reload", "--reload-delay", "0.05", app="changing:app", command=command)
     process.wait_for(rf"Will watch for changes in these directories: \['{re.escape(str(folder))}'\]")
     process.wait_for(rf"Started reloader process \[{process.proc.pid}\] using {reloader}$")
     process.wait_for("Application startup complete")

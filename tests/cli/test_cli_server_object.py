@@ -235,7 +235,7 @@ def test_every_step_is_a_method_that_a_subclass_may_override() -> None:
 
     before = signal.getsignal(signal.SIGTERM)
     Own(config()).run()
-    assert calls == "serve capture_signals startup main_loop".split() + ["tick 0", "tick 1", "tick 2", "shutdown"]
+    assert calls == [*"serve capture_signals startup main_loop".split(), "tick 0", "tick 1", "tick 2", "shutdown"]
     assert signal.getsignal(signal.SIGTERM) == before
 
 

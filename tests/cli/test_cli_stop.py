@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-Start = Callable[..., "object"]
+Launch = Callable[..., Any]
 
 
 def rest(sock: object) -> bytes:
@@ -19,8 +20,8 @@ def rest(sock: object) -> bytes:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -15), (signal.SIGINT, 0)])
-def test_a_signal_ends_an_idle_server_promptly(start: Start, number: signal.Signals, code: int) -> None:
-    process = start()
+def test_a_signal_ends_an_idle_server_promptly(launch: Launch, number: signal.Signals, code: int) -> None:
+    process = launch()
     process.get()
     begin = time.monotonic()
     process.signal(number)
@@ -29,8 +30,8 @@ def test_a_signal_ends_an_idle_server_promptly(start: Start, number: signal.Sign
     process.wait_for("Finished server process")
 
 
-def test_a_running_request_is_finished(start: Start) -> None:
-    process = start()
+def test_a_running_request_is_finished(launch: Launch) -> None:
+    process = launch()
     sock = process.open("/sleep?0.6")
     process.wait_for("app: sleeping")
     process.signal(signal.SIGTERM)
@@ -39,8 +40,8 @@ def test_a_running_request_is_finished(start: Start) -> None:
     process.wait_for(r"Waiting for connections to close\. \(CTRL\+C to force quit\)$")
 
 
-def test_an_endless_response_is_told_after_the_grace(start: Start) -> None:
-    process = start("--timeout-shutdown-streams", "0.2")
+def test_an_endless_response_is_told_after_the_grace(launch: Launch) -> None:
+    process = launch("--timeout-shutdown-streams", "0.2")
     sock = process.open("/endless")
     process.wait_for("app: streaming")
     process.signal(signal.SIGTERM)
@@ -50,8 +51,8 @@ def test_an_endless_response_is_told_after_the_grace(start: Start) -> None:
     assert "Cancel" not in process.text
 
 
-def test_the_grace_of_streams_is_at_most_half_of_the_graceful_timeout(start: Start) -> None:
-    process = start("--timeout-shutdown-streams", "60", "--timeout-graceful-shutdown", "2")
+def test_the_grace_of_streams_is_at_most_half_of_the_graceful_timeout(launch: Launch) -> None:
+    process = launch("--timeout-shutdown-streams", "60", "--timeout-graceful-shutdown", "2")
     sock = process.open("/endless")
     process.wait_for("app: streaming")
     process.signal(signal.SIGTERM)
@@ -61,8 +62,8 @@ def test_the_grace_of_streams_is_at_most_half_of_the_graceful_timeout(start: Sta
     assert "Cancel" not in process.text
 
 
-def test_after_the_graceful_timeout_requests_are_cancelled_and_named(start: Start) -> None:
-    process = start("--timeout-graceful-shutdown", "0.3")
+def test_after_the_graceful_timeout_requests_are_cancelled_and_named(launch: Launch) -> None:
+    process = launch("--timeout-graceful-shutdown", "0.3")
     sock = process.open("/sleep?60")
     process.wait_for("app: sleeping")
     process.signal(signal.SIGTERM)
@@ -77,8 +78,8 @@ def test_after_the_graceful_timeout_requests_are_cancelled_and_named(start: Star
 @pytest.mark.parametrize(
     "pair", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)]
 )
-def test_a_second_signal_forces(start: Start, pair: tuple[signal.Signals, signal.Signals]) -> None:
-    process = start()
+def test_a_second_signal_forces(launch: Launch, pair: tuple[signal.Signals, signal.Signals]) -> None:
+    process = launch()
     sock = process.open("/sleep?60")
     process.wait_for("app: sleeping")
     process.signal(pair[0])
@@ -91,8 +92,8 @@ def test_a_second_signal_forces(start: Start, pair: tuple[signal.Signals, signal
     sock.close()
 
 
-def test_a_second_signal_ends_a_start_that_hangs(start: Start) -> None:
-    process = start(app="apps:slow_start")
+def test_a_second_signal_ends_a_start_that_hangs(launch: Launch) -> None:
+    process = launch(app="apps:slow_start")
     process.wait_for("app: starting")
     process.signal(signal.SIGTERM)
     process.wait_for(r"Waiting for application startup to end\. \(CTRL\+C to force quit\)$")
@@ -100,8 +101,8 @@ def test_a_second_signal_ends_a_start_that_hangs(start: Start) -> None:
     assert process.exit_code() == 3
 
 
-def test_idle_connections_do_not_hold_up_the_end_beyond_their_moment(start: Start) -> None:
-    process = start("--timeout-shutdown-idle", "0.3", "--timeout-keep-alive", "60")
+def test_idle_connections_do_not_hold_up_the_end_beyond_their_moment(launch: Launch) -> None:
+    process = launch("--timeout-shutdown-idle", "0.3", "--timeout-keep-alive", "60")
     sock = process.open("/")
     assert sock.recv(65536)
     begin = time.monotonic()
@@ -111,8 +112,8 @@ def test_idle_connections_do_not_hold_up_the_end_beyond_their_moment(start: Star
     assert time.monotonic() - begin < 2
 
 
-def test_a_half_sent_head_does_not_hold_up_the_end(start: Start) -> None:
-    process = start("--timeout-shutdown-streams", "0.2", "--timeout-shutdown-idle", "0.1")
+def test_a_half_sent_head_does_not_hold_up_the_end(launch: Launch) -> None:
+    process = launch("--timeout-shutdown-streams", "0.2", "--timeout-shutdown-idle", "0.1")
     sock = process.open("/")
     assert sock.recv(65536)
     sock.sendall(b"GET /half HT")
@@ -123,8 +124,8 @@ def test_a_half_sent_head_does_not_hold_up_the_end(start: Start) -> None:
     assert time.monotonic() - begin < 3
 
 
-def test_a_connection_kept_alive_by_a_response_that_had_begun_is_idle_afterwards(start: Start) -> None:
-    process = start("--timeout-shutdown-streams", "0.2", "--timeout-keep-alive", "60")
+def test_a_connection_kept_alive_by_a_response_that_had_begun_is_idle_afterwards(launch: Launch) -> None:
+    process = launch("--timeout-shutdown-streams", "0.2", "--timeout-keep-alive", "60")
     sock = process.open("/endless")
     process.wait_for("app: streaming")
     begin = time.monotonic()
