@@ -5,18 +5,18 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests.apps.basic import ok
 from tests.harness import process, thread
-from tests.harness.client import Client
 from tests.harness.process import ServerProcess
 from tests.harness.thread import Levels, Served, ThreadServer, Trampoline
 
 JOURNAL = "tests.apps.journal:app"
-LOGGERS = ("capicorn", "capicorn.error", "capicorn.access", "capicorn.asgi", "asyncio", "uvicorn", "uvicorn.error")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,33 +49,62 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class Records(logging.Handler):
-    """Log records of the server in this process."""
+    """Log records of the server in this process. They keep no traceback: its frames would keep the request."""
+
+    LOGGERS = ("capicorn", "uvicorn", "asyncio")
 
     def __init__(self) -> None:
         super().__init__(level=0)
         self.records: list[logging.LogRecord] = []
+        self.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
+
+    def attach(self) -> None:
+        """Listen. Again after each Config, which configures the loggers anew; `capicorn.access` is left alone, its
+        lines are written from C as long as nobody listens there."""
+        for name in self.LOGGERS:
+            log = logging.getLogger(name)
+            if self not in log.handlers:
+                log.addHandler(self)
+
+    def detach(self) -> None:
+        for name in self.LOGGERS:
+            logging.getLogger(name).removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
+        self.format(record)
         self.records.append(record)
+
+    def forget_tracebacks(self) -> None:
+        """Those of the records that other handlers keep, too: they are the same objects."""
+        for record in self.records:
+            record.exc_info = None
 
     def text(self) -> str:
         """The messages, with tracebacks."""
-        formatter = logging.Formatter("%(name)s %(levelname)s %(message)s")
-        return "\n".join(formatter.format(r) for r in list(self.records))
+        return "\n".join(self.format(r) for r in list(self.records))
+
+    def wait_for(self, text: str, timeout: float = 5.0) -> None:
+        """AssertionError when no message contains it in time."""
+        end = time.monotonic() + timeout
+        while text not in self.text():
+            assert time.monotonic() < end, f"{text!r} is not in the log:\n{self.text()}"
+            time.sleep(0.005)
 
 
 @pytest.fixture
 def records() -> Iterator[Records]:
     """What the server in this process logs during the test."""
     handler = Records()
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    # one that propagates hands its records to its parent, which has the handler too
-    taken = [log for log in loggers if "." not in log.name or not log.propagate]
-    for log in taken:
-        log.addHandler(handler)
+    handler.attach()
     yield handler
-    for log in taken:
-        log.removeHandler(handler)
+    handler.detach()
+
+
+@pytest.fixture(scope="session")
+def warm() -> None:
+    """What is made once in a process (imports, libuv's own pipe) is made before anybody counts."""
+    with ThreadServer(ok) as server, server.connect() as c:
+        c.get("/").response()
 
 
 @pytest.fixture(autouse=True)
@@ -85,39 +114,58 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
     if not in_process:
         yield
         return
-    if "serve" in request.fixturenames:
+    request.getfixturevalue("warm")
+    shared = "serve" in request.fixturenames
+    if shared:
         request.getfixturevalue("shared_server")  # its own descriptors are no leak
     records: Records = request.getfixturevalue("records")
     ending = [request.getfixturevalue(name) for name in ("serve", "start") if name in request.fixturenames]
     unraisable: list[Any] = []
     previous = sys.unraisablehook
     sys.unraisablehook = lambda args: unraisable.append((repr(args.exc_value), repr(args.object)))
-    levels = Levels()
+    levels = Levels(blocks=not shared)
     try:
         yield
         for fixture in ending:
             fixture.end()
+        records.forget_tracebacks()
         left = levels.settle(0.5 if request.node.get_closest_marker("stays") else 5.0)
         gc.collect()
     finally:
         sys.unraisablehook = previous
     expected = [str(m.args[0]) for m in request.node.iter_markers("logs")]
     errors = [r for r in records.records if r.levelno >= logging.ERROR]
-    strange = [r for r in errors if not any(p in logging.Formatter().format(r) for p in expected)]
+    strange = [records.format(r) for r in errors if not any(p in records.format(r) for p in expected)]
     stays = {str(m.args[0]) for m in request.node.iter_markers("stays")}
     left = [text for text in left if text.partition(":")[0] not in stays]
     assert not left, f"left behind: {left}"
     assert not unraisable, f"errors that nobody could receive: {unraisable}"
-    assert not strange, "unexpected errors in the log:\n" + "\n".join(logging.Formatter().format(r) for r in strange)
+    assert not strange, "unexpected errors in the log:\n" + "\n".join(strange)
 
 
 @pytest.fixture(scope="module")
-def shared_server() -> Iterator[tuple[ThreadServer, Trampoline]]:
-    """One server for the tests of a module."""
+def shared_server(warm: None) -> Iterator[tuple[ThreadServer, Trampoline]]:
+    """One server for the tests of a module, and nothing left of it when it has ended."""
+    yield from serving()
+
+
+def serving(**options: Any) -> Iterator[tuple[ThreadServer, Trampoline]]:
+    """A server with a trampoline; afterwards all is as before."""
+    levels = Levels()
     trampoline = Trampoline()
-    server = ThreadServer(trampoline).start()
+    server = ThreadServer(trampoline, **options).start()
+    trampoline.app = ok  # what the first request opens (a spare descriptor) is no test's leak
+    with server.connect() as c:
+        c.get("/").response()
     yield server, trampoline
     server.stop()
+    levels.blocks = False  # while the Server object lives, its memory may
+    left = levels.settle(2)
+    assert not left, f"the server left behind: {left}"
+    levels.blocks = True
+    server.forget()
+    left = levels.settle(2)
+    assert not left, f"the server left behind, although nobody holds it: {left}"
 
 
 @pytest.fixture
@@ -129,12 +177,13 @@ def serve(shared_server: tuple[ThreadServer, Trampoline]) -> Served:
 class Starter:
     """start(app, option=...) gives a running ThreadServer; all are stopped at the test's end."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: Records) -> None:
         self.servers: list[ThreadServer] = []
-        self.clients: list[Client] = []
+        self.records = records
 
     def __call__(self, app: Any, **options: Any) -> ThreadServer:
         server = ThreadServer(app, **options)
+        self.records.attach()
         self.servers.append(server)
         return server.start()
 
@@ -145,8 +194,8 @@ class Starter:
 
 
 @pytest.fixture
-def start() -> Iterator[Starter]:
-    starter = Starter()
+def start(records: Records) -> Iterator[Starter]:
+    starter = Starter(records)
     yield starter
     starter.end()
 

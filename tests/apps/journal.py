@@ -5,6 +5,7 @@ until no other request runs, gives the notes and forgets them. Paths:
 
     /early/...     answers without reading
     /sleep/...     answers when /-/wake is requested
+    /nap           answers after 0.7 s
     /late/...      reads when /-/wake was requested, then answers
     /stream/...    a response without content-length in three pieces
     /status/NNN    that status, no content
@@ -158,6 +159,9 @@ async def answer(scope: Scope, receive: Receive, send: Send, entry: dict[str, An
     if kind == "sleep":
         await journal().wake.wait()
         return await respond(send, 200, b"awake")
+    if kind == "nap":
+        await asyncio.sleep(0.7)
+        return await respond(send, 200, b"rested")
     if kind == "late":
         await journal().wake.wait()
     if kind == "boom":

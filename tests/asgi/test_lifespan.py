@@ -136,6 +136,7 @@ def test_second_signal_ends_a_start_that_takes_for_ever(launch: Launch) -> None:
     server = launch(LIFE + "never_starts", wait=False)
     server.log.wait_for("starting")
     server.signal(signal.SIGINT)
+    server.log.wait_for("force quit")  # two signals that come together are one
     server.signal(signal.SIGINT)
     server.wait(5)
 

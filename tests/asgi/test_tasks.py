@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.apps.basic import read_all, reply
+from tests.conftest import serving
 from tests.harness.client import Closed
 from tests.harness.thread import Receive, Scope, Send, Served, ThreadServer, Trampoline, is_capicorn
 
@@ -25,16 +26,13 @@ var: contextvars.ContextVar[int] = contextvars.ContextVar("var", default=0)
 
 
 @pytest.fixture(scope="module", params=LOOPS)
-def shared_server(request: pytest.FixtureRequest) -> Iterator[tuple[ThreadServer, Trampoline]]:
+def shared_server(request: pytest.FixtureRequest, warm: None) -> Iterator[tuple[ThreadServer, Trampoline]]:
     """One server for each loop, in place of the module's usual one."""
     if request.param == "uvloop":
         pytest.importorskip("uvloop")
-    trampoline = Trampoline()
-    name = "auto" if request.param == "capicorn" else request.param
-    server = ThreadServer(trampoline, loop=name).start()
-    server.loop_name = request.param  # type: ignore[attr-defined]
-    yield server, trampoline
-    server.stop()
+    for server, trampoline in serving(loop="auto" if request.param == "capicorn" else request.param):
+        server.loop_name = request.param  # type: ignore[attr-defined]
+        yield server, trampoline
 
 
 def test_loop_is_the_one_asked_for(serve: Served) -> None:
