@@ -4,7 +4,10 @@
 #include "base/mem.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <time.h>
+
+unsigned cap_forks;
 
 #define MAX_SLEEP_MS (24 * 3600 * 1000.0) /* asyncio's MAXIMUM_SELECT_TIMEOUT */
 #define CLOCK_RESOLUTION 1e-9
@@ -191,8 +194,10 @@ turn(cap_loop *self)
     int rc = -1;
     r->running = true;
     self->may_sleep = !busy;
+    self->polling = true;
     uv_run(uv, busy ? UV_RUN_NOWAIT : UV_RUN_ONCE);
     cap_reactor_enter(r);
+    self->polling = false;
     self->may_sleep = false;
     self->asleep = false;
     if (uv_is_active((uv_handle_t *)&self->uv->idle))
@@ -216,12 +221,28 @@ check_closed(cap_loop *self)
     return -1;
 }
 
+/* Whether a turn may begin. */
+static int
+check_turn(cap_loop *self)
+{
+    if (check_closed(self) < 0)
+        return -1;
+    if (self->forks != cap_forks)
+        PyErr_SetString(PyExc_RuntimeError,
+                        "This event loop belongs to the parent process: make a new one after a fork");
+    else if (self->polling)
+        PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
+    else
+        return 0;
+    return -1;
+}
+
 PyDoc_STRVAR(run_doc, "_run()\n--\n\nTurn after turn until stop(); at least one.");
 
 static PyObject *
 loop_run(cap_loop *self, PyObject *Py_UNUSED(ignored))
 {
-    if (check_closed(self) < 0)
+    if (check_turn(self) < 0)
         return NULL;
     do {
         if (turn(self) < 0)
@@ -233,7 +254,7 @@ loop_run(cap_loop *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 loop_run_once(cap_loop *self, PyObject *Py_UNUSED(ignored))
 {
-    if (check_closed(self) < 0 || turn(self) < 0)
+    if (check_turn(self) < 0 || turn(self) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -581,6 +602,8 @@ close_uv(cap_loop *self)
         return 0;
     self->uv = NULL;
     self->reactor.uv = NULL;
+    if (self->forks != cap_forks)
+        return 0; /* libuv would take descriptors out of the parent's epoll set */
     close_one(uv, (uv_handle_t *)&uv->prepare);
     close_one(uv, (uv_handle_t *)&uv->async);
     close_one(uv, (uv_handle_t *)&uv->timer);
@@ -655,6 +678,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     self->reactor.st = st;
     self->reactor.loop = (PyObject *)self;
     self->watcher.fd = -1;
+    self->forks = cap_forks;
     if (open_uv(self) < 0) {
         self->closed = true;
         Py_DECREF((PyObject *)self);
@@ -873,6 +897,12 @@ static PyType_Spec loop_spec = {
     .slots = loop_slots,
 };
 
+static void
+count_fork(void)
+{
+    cap_forks++;
+}
+
 bool
 cap_loop_check(cap_state *st, PyObject *obj)
 {
@@ -882,6 +912,12 @@ cap_loop_check(cap_state *st, PyObject *obj)
 int
 cap_loop_type_init(PyObject *module, cap_state *st)
 {
+    static bool counting; /* once for the process: it cannot be taken back */
+    if (!counting && pthread_atfork(NULL, NULL, count_fork) != 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    counting = true;
     st->type.Loop = (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_spec, NULL);
     return st->type.Loop != NULL ? PyModule_AddType(module, st->type.Loop) : -1;
 }

@@ -179,6 +179,8 @@ struct cap_loop {
     bool woken;           /* ... and has been woken already */
     bool capture;         /* call_soon gives its handle to cap_task_start (3.11) */
     cap_handle *captured;
+    bool polling;         /* inside uv_run, which must not be entered again */
+    unsigned forks;       /* cap_forks when it was made */
     bool in_ready;        /* a handle of the ready queue runs: perhaps a task's step */
     bool has_thread;
     unsigned long thread_id; /* of run_forever's thread, while has_thread */
@@ -189,6 +191,11 @@ struct cap_loop {
 };
 
 #define CAP_LOOP_OF(reactor_) ((cap_loop *)((char *)(reactor_) - offsetof(cap_loop, reactor)))
+
+/* How many forks this process is away from the one that loaded the module. A loop
+   of another process is only let go of: its descriptors, and what is registered
+   with them, are that process's. */
+extern unsigned cap_forks;
 
 int cap_loop_type_init(PyObject *module, cap_state *st);
 bool cap_loop_check(cap_state *st, PyObject *obj);

@@ -238,8 +238,10 @@ cap_watcher_remove(cap_loop *loop, PyObject *fileobj, bool writer)
         last = watch->fileobj;
         watch->fileobj = NULL;
     }
-    /* Fails when the descriptor was closed first: then the kernel forgot it. */
-    (void)epoll_ctl(w->fd, ev.events == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD, fd, &ev);
+    /* Fails when the descriptor was closed first: then the kernel forgot it. After a
+       fork the set is shared with the parent, who goes on using it. */
+    if (loop->forks == cap_forks)
+        (void)epoll_ctl(w->fd, ev.events == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD, fd, &ev);
     int rc = cap_handle_cancel(old);
     Py_DECREF((PyObject *)old);
     Py_XDECREF(last);

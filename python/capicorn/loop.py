@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import signal
+import socket
 import sys
 import threading
 from asyncio import base_events, events, format_helpers
@@ -71,6 +72,29 @@ class _Selector(selectors.BaseSelector):
         pass
 
 
+class _KeepOpen:
+    """While a sock_* call waits, close() of its socket is put off: the descriptor would be gone from the poll without
+    a word, and its number soon another socket's. Until the call ends, or the loop is closed."""
+
+    __slots__ = ("_loop", "_sock")
+
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+        self._loop = loop
+        # by type, not isinstance(): mocks of a socket count nothing
+        self._sock: Any = sock if issubclass(type(sock), socket.socket) else None
+
+    def __enter__(self) -> None:
+        if self._sock is not None:
+            self._sock._io_refs += 1  # as socket.makefile() does
+            self._loop._kept_open.add(self)
+
+    def __exit__(self, *exc: object) -> None:
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._loop._kept_open.discard(self)
+            sock._decref_socketios()
+
+
 def _run_handle(handle: asyncio.Handle) -> None:
     """Runs an asyncio.Handle that somebody else made."""
     if not handle.cancelled():
@@ -89,6 +113,7 @@ class Loop(_core.Loop, _SelectorEventLoop):
 
     def __init__(self) -> None:
         self._saved_wakeup_fd: int | None = None
+        self._kept_open: set[_KeepOpen] = set()
         _SelectorEventLoop.__init__(self, _Selector(self))
 
     def run_forever(self) -> None:
@@ -115,6 +140,8 @@ class Loop(_core.Loop, _SelectorEventLoop):
         """Close the loop, which must not be running. Idempotent."""
         super().close()
         self._dispose()
+        for kept in list(self._kept_open):
+            kept.__exit__()
 
     # Signals. The poll in C ends when CPython's wake-up descriptor is written to; after that, handlers of
     # signal.signal() run and what they raise comes out of run_forever().
@@ -153,6 +180,48 @@ class Loop(_core.Loop, _SelectorEventLoop):
     def _add_callback(self, handle: asyncio.Handle) -> None:
         if not handle._cancelled:
             self.call_soon(_run_handle, handle)
+
+    # A socket that is closed under one of these calls stays open until it ends.
+
+    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
+        """Receive up to `n` octets."""
+        with _KeepOpen(self, sock):
+            return await super().sock_recv(sock, n)
+
+    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
+        """Receive into `buf`. Returns the number of octets."""
+        with _KeepOpen(self, sock):
+            return await super().sock_recv_into(sock, buf)
+
+    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
+        """Receive a datagram of up to `bufsize` octets. Returns it and the sender's address."""
+        with _KeepOpen(self, sock):
+            return await super().sock_recvfrom(sock, bufsize)
+
+    async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
+        """Receive a datagram into `buf`. Returns the number of octets and the sender's address."""
+        with _KeepOpen(self, sock):
+            return await super().sock_recvfrom_into(sock, buf, nbytes)
+
+    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
+        """Send all of `data`."""
+        with _KeepOpen(self, sock):
+            await super().sock_sendall(sock, data)
+
+    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
+        """Send a datagram. Returns the number of octets sent."""
+        with _KeepOpen(self, sock):
+            return await super().sock_sendto(sock, data, address)
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect to a remote address."""
+        with _KeepOpen(self, sock):
+            await super().sock_connect(sock, address)
+
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept a connection. Returns its socket and the address of the other side."""
+        with _KeepOpen(self, sock):
+            return await super().sock_accept(sock)
 
     # What C calls when something is out of the ordinary.
 

@@ -294,7 +294,7 @@ def main() -> int:
     parser.add_argument("--json", help="write every test's end to this file")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--skip", default="[]", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if args.child is not None:
         child(args.suite, args.modules[0], json.loads(args.skip), args.k, args.child)
         return 0

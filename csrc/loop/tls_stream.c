@@ -1,0 +1,440 @@
+#include "loop/tls_stream.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+enum { HANDSHAKE, OPEN, ENDED /* the peer's close_notify came */, BROKEN };
+
+static const char plain_http[] =
+    "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    "content-length: 57\r\nconnection: close\r\n\r\n"
+    "This port speaks TLS: the request was sent without it.\r\n\r\n";
+
+/* What the inner stream was given and keeps until it is written. */
+typedef struct tls_write {
+    PyObject *bytes; /* owned: ciphertext */
+    void *token;     /* the owner's; NULL: it was told that all was taken */
+} tls_write;
+
+static cap_stream_tls *
+self_of(const cap_stream *s)
+{
+    return (cap_stream_tls *)s;
+}
+
+/* Did ssl say that it needs more of the peer? Then the exception is cleared. */
+static bool
+wants_more(void)
+{
+    PyObject *exc = cap_err_take();
+    PyObject *type = exc != NULL ? (PyObject *)Py_TYPE(exc) : NULL;
+    const char *name = type != NULL ? ((PyTypeObject *)type)->tp_name : "";
+    const char *dot = strrchr(name, '.');
+    name = dot != NULL ? dot + 1 : name;
+    if (strcmp(name, "SSLWantReadError") == 0 || strcmp(name, "SSLWantWriteError") == 0) {
+        Py_DECREF(exc);
+        return true;
+    }
+    cap_err_restore(exc);
+    return false;
+}
+
+static bool
+error_is(const char *reason)
+{
+    PyObject *exc = cap_err_take();
+    PyObject *got = exc != NULL ? PyObject_GetAttrString(exc, "reason") : NULL;
+    PyErr_Clear();
+    bool same = got != NULL && PyUnicode_Check(got) &&
+                PyUnicode_CompareWithASCIIString(got, reason) == 0;
+    Py_XDECREF(got);
+    cap_err_restore(exc);
+    return same;
+}
+
+/* --- ciphertext out ----------------------------------------------------------------- */
+
+/* Send what ssl has put into the outgoing BIO. `token`: told `written` when it has
+   left, if anything has to wait. 1: all has left, or waits without a token; 0: it
+   waits with the token; UV_E... */
+static int
+pump_out(cap_stream_tls *t, void *token)
+{
+    PyObject *bytes = PyObject_CallMethod(t->outgoing, "read", NULL);
+    if (bytes == NULL) {
+        PyErr_Clear();
+        return UV_ENOMEM;
+    }
+    size_t len = (size_t)PyBytes_GET_SIZE(bytes), sent = 0;
+    uv_buf_t buf = {.base = PyBytes_AS_STRING(bytes), .len = len};
+    if (len != 0 && cap_stream_unwritten(t->inner) == 0) {
+        ssize_t n = cap_stream_try_write(t->inner, &buf, 1);
+        if (n < 0) {
+            Py_DECREF(bytes);
+            return (int)n;
+        }
+        sent = (size_t)n;
+    }
+    if (sent == len) {
+        Py_DECREF(bytes);
+        return 1;
+    }
+    tls_write *w = cap_malloc(sizeof *w);
+    if (w == NULL) {
+        Py_DECREF(bytes);
+        return UV_ENOMEM;
+    }
+    *w = (tls_write){.bytes = bytes, .token = token};
+    buf.base += sent;
+    buf.len -= sent;
+    int rc = cap_stream_write(t->inner, &buf, 1, w);
+    if (rc < 0) {
+        Py_DECREF(bytes);
+        cap_free(w);
+        return rc;
+    }
+    return token == NULL;
+}
+
+static void
+on_inner_written(cap_stream *inner, void *token, int status)
+{
+    cap_stream_tls *t = inner->owner;
+    cap_reactor_enter(t->reactor);
+    tls_write *w = token;
+    void *theirs = w->token;
+    Py_DECREF(w->bytes);
+    cap_free(w);
+    t->base.on->written(&t->base, theirs, status);
+}
+
+/* --- ciphertext in -------------------------------------------------------------------- */
+
+static void
+on_inner_alloc(cap_stream *inner, uv_buf_t *buf)
+{
+    cap_stream_tls *t = inner->owner;
+    t->base.on->alloc(&t->base, buf);
+    t->buffer = buf->base;
+    t->buffer_len = buf->len;
+}
+
+static void
+broken(cap_stream_tls *t, int status)
+{
+    t->stage = BROKEN;
+    t->base.on->read(&t->base, NULL, status);
+}
+
+/* The handshake's next step. True when it is done. */
+static bool
+shake(cap_stream_tls *t)
+{
+    PyObject *rc = PyObject_CallMethod(t->raw, "do_handshake", NULL);
+    if (rc != NULL) {
+        Py_DECREF(rc);
+        t->stage = OPEN;
+        int sent = pump_out(t, NULL); /* session tickets */
+        if (sent < 0)
+            broken(t, sent);
+        return sent >= 0;
+    }
+    if (wants_more()) {
+        int sent = pump_out(t, NULL);
+        if (sent < 0)
+            broken(t, sent);
+        return false;
+    }
+    t->failed_plain = error_is("HTTP_REQUEST");
+    PyErr_Clear();
+    if (t->failed_plain) {
+        uv_buf_t buf = uv_buf_init((char *)plain_http, sizeof plain_http - 1);
+        (void)cap_stream_try_write(t->inner, &buf, 1);
+    } else {
+        (void)pump_out(t, NULL); /* the alert that says why */
+    }
+    broken(t, UV_EPROTO);
+    return false;
+}
+
+/* Hand the owner all plaintext that there is. The owner may close us in between. */
+static void
+pump_in(cap_stream_tls *t)
+{
+    while (t->stage == OPEN && t->reading) {
+        uv_buf_t buf = {0};
+        t->base.on->alloc(&t->base, &buf);
+        if (buf.base == NULL)
+            return;
+        PyObject *view = PyMemoryView_FromMemory(buf.base, (Py_ssize_t)buf.len, PyBUF_WRITE);
+        PyObject *n = view != NULL ? PyObject_CallMethod(t->raw, "read", "nO", (Py_ssize_t)buf.len,
+                                                         view) : NULL;
+        Py_XDECREF(view);
+        if (n == NULL) {
+            if (wants_more()) {
+                /* A key update or late handshake message may have an answer. */
+                int sent = pump_out(t, NULL);
+                if (sent < 0)
+                    broken(t, sent);
+                return;
+            }
+            PyObject *exc = cap_err_take();
+            const char *name = Py_TYPE(exc)->tp_name;
+            bool notified = strstr(name, "SSLZeroReturnError") != NULL;
+            Py_DECREF(exc);
+            if (notified) {
+                t->stage = ENDED;
+                t->base.on->read(&t->base, NULL, 0);
+            } else {
+                (void)pump_out(t, NULL);
+                broken(t, UV_ECONNABORTED); /* also a TCP end without close_notify */
+            }
+            return;
+        }
+        Py_ssize_t got = PyLong_AsSsize_t(n);
+        Py_DECREF(n);
+        if (got <= 0) {
+            t->stage = ENDED;
+            t->base.on->read(&t->base, NULL, 0);
+            return;
+        }
+        t->base.on->read(&t->base, buf.base, got);
+    }
+}
+
+static void
+on_inner_read(cap_stream *inner, const char *data, ssize_t n)
+{
+    cap_stream_tls *t = inner->owner;
+    cap_reactor_enter(t->reactor);
+    if (t->stage == BROKEN)
+        return;
+    if (n < 0 || (n == 0 && t->stage != OPEN)) {
+        if (n == 0 && t->stage == ENDED)
+            return;
+        broken(t, n < 0 ? (int)n : UV_ECONNABORTED);
+        return;
+    }
+    PyObject *rc = n == 0 ? PyObject_CallMethod(t->incoming, "write_eof", NULL)
+                          : PyObject_CallMethod(t->incoming, "write", "y#", data, (Py_ssize_t)n);
+    if (rc == NULL) {
+        PyErr_Clear();
+        broken(t, UV_ENOMEM);
+        return;
+    }
+    Py_DECREF(rc);
+    if (t->stage == HANDSHAKE && !shake(t))
+        return;
+    pump_in(t);
+}
+
+static void
+on_inner_closed(cap_stream *inner)
+{
+    cap_stream_tls *t = inner->owner;
+    t->base.on->closed(&t->base);
+}
+
+const cap_stream_events cap_tls_inner_events = {
+    .alloc = on_inner_alloc,
+    .read = on_inner_read,
+    .written = on_inner_written,
+    .closed = on_inner_closed,
+};
+
+/* --- operations -------------------------------------------------------------------------- */
+
+static int
+op_read_start(cap_stream *s)
+{
+    cap_stream_tls *t = self_of(s);
+    t->reading = true;
+    /* Plaintext that ssl still holds is handed over with the next ciphertext, or, when
+       none comes, by the owner's cap_stream_resume. */
+    return cap_stream_read_start(t->inner);
+}
+
+static void
+op_read_stop(cap_stream *s)
+{
+    cap_stream_tls *t = self_of(s);
+    t->reading = false;
+    cap_stream_read_stop(t->inner);
+}
+
+static void
+op_resume(cap_stream *s)
+{
+    cap_stream_tls *t = self_of(s);
+    if (t->stage == OPEN && t->reading)
+        pump_in(t);
+}
+
+static int
+encrypt(cap_stream_tls *t, const uv_buf_t *bufs, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (bufs[i].len == 0)
+            continue;
+        PyObject *view = PyMemoryView_FromMemory(bufs[i].base, (Py_ssize_t)bufs[i].len, PyBUF_READ);
+        PyObject *rc = view != NULL ? PyObject_CallMethod(t->raw, "write", "O", view) : NULL;
+        Py_XDECREF(view);
+        /* A memory BIO takes all of it. */
+        if (rc == NULL || PyLong_AsSize_t(rc) != bufs[i].len) {
+            Py_XDECREF(rc);
+            PyErr_Clear();
+            return UV_ECONNABORTED;
+        }
+        Py_DECREF(rc);
+    }
+    return 0;
+}
+
+static size_t
+total(const uv_buf_t *bufs, unsigned n)
+{
+    size_t len = 0;
+    for (unsigned i = 0; i < n; i++)
+        len += bufs[i].len;
+    return len;
+}
+
+static ssize_t
+op_try_write(cap_stream *s, const uv_buf_t *bufs, unsigned n)
+{
+    cap_stream_tls *t = self_of(s);
+    if (t->stage == HANDSHAKE || t->stage == BROKEN)
+        return UV_ECONNABORTED;
+    if (cap_stream_unwritten(t->inner) != 0)
+        return 0;
+    int rc = encrypt(t, bufs, n);
+    if (rc == 0)
+        rc = pump_out(t, NULL);
+    return rc < 0 ? rc : (ssize_t)total(bufs, n);
+}
+
+static int
+op_write(cap_stream *s, const uv_buf_t *bufs, unsigned n, void *token)
+{
+    cap_stream_tls *t = self_of(s);
+    int rc = t->stage == HANDSHAKE || t->stage == BROKEN ? UV_ECONNABORTED : encrypt(t, bufs, n);
+    if (rc == 0)
+        rc = pump_out(t, token);
+    /* `written` has to come from a later turn: when all has left already, an empty write
+       behind it brings the token back. */
+    if (rc == 1) {
+        tls_write *w = cap_malloc(sizeof *w);
+        PyObject *none = PyBytes_FromStringAndSize(NULL, 0);
+        if (w == NULL || none == NULL) {
+            PyErr_Clear();
+            cap_free(w);
+            Py_XDECREF(none);
+            return UV_ENOMEM;
+        }
+        *w = (tls_write){.bytes = none, .token = token};
+        uv_buf_t buf = uv_buf_init(PyBytes_AS_STRING(none), 0);
+        rc = cap_stream_write(t->inner, &buf, 1, w);
+        if (rc < 0) {
+            cap_free(w);
+            Py_DECREF(none);
+        }
+    }
+    return rc < 0 ? rc : 0;
+}
+
+static size_t
+op_unwritten(const cap_stream *s)
+{
+    return cap_stream_unwritten(self_of(s)->inner);
+}
+
+static int
+op_fd(const cap_stream *s)
+{
+    return cap_stream_fd(self_of(s)->inner);
+}
+
+/* close_notify, as far as the socket takes it now (RFC 8446 6.1). */
+static void
+notify(cap_stream_tls *t)
+{
+    if (t->stage != OPEN && t->stage != ENDED)
+        return;
+    PyObject *rc = PyObject_CallMethod(t->raw, t->raw == t->object ? "unwrap" : "shutdown", NULL);
+    Py_XDECREF(rc);
+    PyErr_Clear(); /* it wants the peer's answer, which we do not wait for */
+    (void)pump_out(t, NULL);
+}
+
+static int
+op_shut_write(cap_stream *s)
+{
+    cap_stream_tls *t = self_of(s);
+    notify(t);
+    t->stage = BROKEN; /* what comes now is dropped unread */
+    return cap_stream_shut_write(t->inner);
+}
+
+static void
+op_close(cap_stream *s, bool reset)
+{
+    cap_stream_tls *t = self_of(s);
+    if (!reset)
+        notify(t);
+    t->stage = BROKEN;
+    cap_stream_close(t->inner, reset);
+}
+
+static const cap_stream_ops tls_ops = {
+    .read_start = op_read_start,
+    .read_stop = op_read_stop,
+    .resume = op_resume,
+    .try_write = op_try_write,
+    .write = op_write,
+    .unwritten = op_unwritten,
+    .shut_write = op_shut_write,
+    .close = op_close,
+    .fd = op_fd,
+};
+
+int
+cap_stream_tls_open(cap_stream_tls *t, cap_reactor *r, cap_stream *inner, PyObject *context,
+                    const cap_stream_events *on, void *owner)
+{
+    *t = (cap_stream_tls){.base = {.ops = &tls_ops, .on = on, .owner = owner},
+                          .inner = inner, .reactor = r};
+    PyObject *ssl = PyImport_ImportModule("ssl");
+    if (ssl == NULL)
+        return -1;
+    t->incoming = PyObject_CallMethod(ssl, "MemoryBIO", NULL);
+    t->outgoing = t->incoming != NULL ? PyObject_CallMethod(ssl, "MemoryBIO", NULL) : NULL;
+    Py_DECREF(ssl);
+    if (t->outgoing != NULL)
+        t->object = PyObject_CallMethod(context, "wrap_bio", "OOO", t->incoming, t->outgoing, Py_True);
+    if (t->object == NULL) {
+        cap_stream_tls_free(t);
+        return -1;
+    }
+    t->raw = PyObject_GetAttrString(t->object, "_sslobj");
+    if (t->raw == NULL) {
+        PyErr_Clear();
+        t->raw = Py_NewRef(t->object);
+    }
+    return 0;
+}
+
+void
+cap_stream_tls_free(cap_stream_tls *t)
+{
+    Py_CLEAR(t->raw);
+    Py_CLEAR(t->object);
+    Py_CLEAR(t->incoming);
+    Py_CLEAR(t->outgoing);
+}
+
+bool
+cap_stream_tls_ready(const cap_stream_tls *t)
+{
+    return t->stage == OPEN || t->stage == ENDED;
+}

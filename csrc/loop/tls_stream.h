@@ -1,0 +1,42 @@
+/* TLS over another stream, by CPython's ssl module (memory BIOs, so no second
+   OpenSSL): the same operations as any cap_stream, the owner does not ask which.
+   Server side.
+
+   Whatever it does may run Python (an SNI callback for instance). Loop thread, GIL
+   held; its inner stream's callbacks take it through `enter`. */
+#ifndef CAP_LOOP_TLS_STREAM_H
+#define CAP_LOOP_TLS_STREAM_H
+
+#include "loop/reactor.h"
+#include "net/stream.h"
+
+typedef struct cap_stream_tls {
+    cap_stream base;
+    cap_stream *inner;   /* the owner's memory, as this is */
+    cap_reactor *reactor;
+    PyObject *incoming;  /* ssl.MemoryBIO: what the peer sent */
+    PyObject *outgoing;  /* ssl.MemoryBIO: what is to be sent */
+    PyObject *object;    /* ssl.SSLObject */
+    PyObject *raw;       /* what reads and writes fastest of it: its _sslobj, or itself */
+    char *buffer;        /* where alloc put the ciphertext; plaintext goes there too */
+    size_t buffer_len;
+    uint8_t stage;
+    bool reading;        /* the owner wants bytes */
+    bool failed_plain;   /* the peer spoke HTTP without TLS */
+} cap_stream_tls;
+
+/* Begin a handshake over `inner`, which is open and whose callbacks were given to
+   cap_tls_inner_events with `owner` set to this stream. `context`: an ssl.SSLContext.
+   0, or -1 with an exception: nothing to close then but the inner stream. */
+int cap_stream_tls_open(cap_stream_tls *t, cap_reactor *r, cap_stream *inner, PyObject *context,
+                        const cap_stream_events *on, void *owner);
+/* Gives the Python objects back; after `closed`. */
+void cap_stream_tls_free(cap_stream_tls *t);
+
+/* The callbacks that the inner stream needs. */
+extern const cap_stream_events cap_tls_inner_events;
+
+/* Has the handshake been done? */
+bool cap_stream_tls_ready(const cap_stream_tls *t);
+
+#endif
