@@ -61,7 +61,7 @@ conn_goto(cap_conn *c, cap_conn_state to)
 static cap_conn *
 conn_of_stream(cap_stream *s)
 {
-    return (cap_conn *)((char *)s - offsetof(cap_conn, stream.base));
+    return s->owner;
 }
 
 /* --- timeouts ------------------------------------------------------------------------ */
@@ -161,7 +161,7 @@ cap_conn_close(cap_conn *c, bool reset)
     Py_INCREF(c);
     conn_goto(c, CAP_CONN_CLOSING);
     cap_wheel_cancel(&c->server->wheel, &c->timer);
-    cap_stream_close(&c->stream.base, reset);
+    cap_stream_close(c->io, reset);
     cap_reactor_watchers_changed(c->server->reactor);
     let_go(c, true);
     Py_DECREF(c);
@@ -178,6 +178,12 @@ on_stream_closed(cap_stream *stream)
     release_head(c);
     cap_buffer_free(&c->in);
     cap_buffer_free(&c->out);
+    if (c->tls != NULL) {
+        cap_stream_tls *t = c->tls;
+        c->tls = NULL;
+        cap_stream_tls_free(t);
+        cap_free(t);
+    }
     Py_DECREF(c); /* the open stream's */
 }
 
@@ -200,7 +206,7 @@ cap_conn_sent_all(cap_conn *c)
     /* Closing a socket with unread input sends an RST, which may overtake the response:
        so our side is shut first, and what still comes is dropped for a while. */
     bool quiet = c->body_ended && c->in.len == 0 && !c->feeding;
-    if (c->eof || quiet || cap_stream_shut_write(&c->stream.base) < 0) {
+    if (c->eof || quiet || cap_stream_shut_write(c->io) < 0) {
         cap_conn_close(c, false);
         return;
     }
@@ -281,13 +287,15 @@ cap_conn_update_reading(cap_conn *c)
     }
     if (want == c->reading)
         return;
-    if (want && cap_stream_read_start(&c->stream.base) < 0) {
+    if (want && cap_stream_read_start(c->io) < 0) {
         cap_conn_close(c, true);
         return;
     }
     if (!want)
-        cap_stream_read_stop(&c->stream.base);
+        cap_stream_read_stop(c->io);
     c->reading = want;
+    if (want && c->tls != NULL)
+        cap_conn_flush_later(c); /* what was deciphered and not read is asked for then */
     /* While the application does not read, the client is not to blame for silence. */
     if (c->state == CAP_CONN_RUNNING && !c->body_ended && want && c->server->set.timeout_request_body)
         due_in(c, &c->due_read, c->server->set.timeout_request_body);
@@ -600,7 +608,7 @@ on_eof(cap_conn *c)
 {
     c->eof = true;
     c->reading = false;
-    cap_stream_read_stop(&c->stream.base);
+    cap_stream_read_stop(c->io);
     switch (c->state) {
     case CAP_CONN_IDLE:
         if (c->in.len == 0)
@@ -688,6 +696,8 @@ on_turn_end(cap_deferred *d)
             feed(c, NULL, 0);
         else
             cap_conn_flush(c);
+        if (cap_conn_open(c) && c->reading)
+            cap_stream_resume(c->io);
     }
     Py_DECREF(c); /* the queue's */
 }
@@ -787,6 +797,30 @@ cap_conn_longest_idle(cap_server *s)
 
 /* --- beginning ------------------------------------------------------------------------- */
 
+/* TLS between the socket and us. */
+static int
+begin_tls(cap_conn *c)
+{
+    cap_server *s = c->server;
+    cap_stream_tls *t = cap_malloc(sizeof *t);
+    if (t == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    PyObject *context = Py_NewRef(s->ssl_context);
+    int rc = cap_stream_tls_open(t, s->reactor, &c->stream.base, context, &stream_events, c);
+    Py_DECREF(context);
+    if (rc < 0) {
+        cap_free(t);
+        return -1;
+    }
+    c->stream.base.on = &cap_tls_inner_events;
+    c->stream.base.owner = t;
+    c->tls = t;
+    c->io = &t->base;
+    return 0;
+}
+
 void
 cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
 {
@@ -811,11 +845,17 @@ cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
     PyObject_GC_Track(c);
 
     /* From here the handle exists, and its close callback gives the reference back. */
-    int rc = cap_stream_uv_open(&c->stream, s->reactor->uv, fd, c->unix_socket, &stream_events);
+    c->io = &c->stream.base;
+    int rc = cap_stream_uv_open(&c->stream, s->reactor->uv, fd, c->unix_socket, &stream_events, c);
     cap_count.uv_handles++;
     if (rc < 0) {
         close(fd);
         cap_conn_close(c, false);
+        return;
+    }
+    if (s->ssl_context != NULL && begin_tls(c) < 0) {
+        PyErr_WriteUnraisable((PyObject *)s);
+        cap_conn_close(c, true);
         return;
     }
     due_in(c, &c->due_read, s->set.timeout_first_byte);
@@ -853,7 +893,7 @@ cap_conn_client(cap_conn *c)
         struct sockaddr_storage addr;
         socklen_t len = sizeof addr;
         if (c->unix_socket ||
-            getpeername(cap_stream_fd(&c->stream.base), (struct sockaddr *)&addr, &len) < 0)
+            getpeername(cap_stream_fd(c->io), (struct sockaddr *)&addr, &len) < 0)
             c->client = Py_NewRef(Py_None);
         else if ((c->client = address_object(&addr)) == NULL)
             return NULL;
@@ -867,7 +907,7 @@ cap_conn_server_address(cap_conn *c)
     if (c->address == NULL) {
         struct sockaddr_storage addr;
         socklen_t len = sizeof addr;
-        if (getsockname(cap_stream_fd(&c->stream.base), (struct sockaddr *)&addr, &len) < 0)
+        if (getsockname(cap_stream_fd(c->io), (struct sockaddr *)&addr, &len) < 0)
             c->address = Py_NewRef(Py_None);
         else if ((c->address = address_object(&addr)) == NULL)
             return NULL;

@@ -10,6 +10,7 @@
 #include "asgi/request.h"
 #include "asgi/server.h"
 #include "base/buffer.h"
+#include "loop/tls_stream.h"
 #include "net/stream.h"
 
 typedef enum cap_conn_state {
@@ -31,7 +32,9 @@ typedef struct cap_conn {
     cap_server *server;          /* owned */
     struct cap_conn *next, *prev; /* server's list while open */
     cap_request *request;        /* owned: the one being answered, or NULL */
+    cap_stream *io;              /* what we read and write: `stream`, or `tls` over it */
     cap_stream_uv stream;
+    cap_stream_tls *tls;         /* owned; or NULL */
     cap_h1_parser parser;
     cap_h1_head *head;           /* the server's, while a head is being read */
     cap_buffer in;               /* input that was not consumed */

@@ -20,13 +20,13 @@ typedef struct out_block {
 static cap_conn *
 conn_of(cap_stream *s)
 {
-    return (cap_conn *)((char *)s - offsetof(cap_conn, stream.base));
+    return s->owner;
 }
 
 size_t
 cap_conn_unsent(const cap_conn *c)
 {
-    return c->out.len + cap_stream_unwritten(&c->stream.base);
+    return c->out.len + cap_stream_unwritten(c->io);
 }
 
 int
@@ -95,7 +95,7 @@ queue_rest(cap_conn *c, size_t skip, PyObject *bytes, size_t bytes_skip, uv_buf_
                                .len = (size_t)PyBytes_GET_SIZE(bytes) - bytes_skip};
     if (tail.len != 0)
         bufs[n++] = tail;
-    if (cap_stream_write(&c->stream.base, bufs, n, b) < 0) {
+    if (cap_stream_write(c->io, bufs, n, b) < 0) {
         block_free(b);
         return -1;
     }
@@ -108,9 +108,9 @@ cap_conn_flush(cap_conn *c)
     if (c->out.len == 0 || !cap_conn_open(c))
         return;
     ssize_t n = 0;
-    if (cap_stream_unwritten(&c->stream.base) == 0) {
+    if (cap_stream_unwritten(c->io) == 0) {
         uv_buf_t buf = uv_buf_init(c->out.data, (unsigned)c->out.len);
-        n = cap_stream_try_write(&c->stream.base, &buf, 1);
+        n = cap_stream_try_write(c->io, &buf, 1);
         if (n < 0) {
             write_failed(c);
             return;
@@ -121,7 +121,8 @@ cap_conn_flush(cap_conn *c)
         if (c->out.cap > CAP_LOW_WATER || c->request == NULL)
             cap_buffer_free(&c->out);
         c->due_send = 0;
-        if (c->state == CAP_CONN_FLUSHING)
+        watch_progress(c); /* TLS takes all, and may still have to send it */
+        if (c->state == CAP_CONN_FLUSHING && cap_conn_unsent(c) == 0)
             cap_conn_sent_all(c);
         return;
     }
@@ -169,12 +170,12 @@ cap_conn_put_object(cap_conn *c, const Py_buffer *view, const char *head, size_t
     }
 
     size_t taken = 0;
-    if (cap_stream_unwritten(&c->stream.base) == 0) {
+    if (cap_stream_unwritten(c->io) == 0) {
         uv_buf_t bufs[3] = {uv_buf_init(c->out.data, (unsigned)c->out.len),
                             {.base = view->buf, .len = len},
                             uv_buf_init((char *)tail, (unsigned)tail_len)};
         /* An empty first or last one is fine with writev. */
-        ssize_t n = cap_stream_try_write(&c->stream.base, bufs, tail_len != 0 ? 3 : 2);
+        ssize_t n = cap_stream_try_write(c->io, bufs, tail_len != 0 ? 3 : 2);
         if (n < 0) {
             write_failed(c);
             return 0; /* a client that is gone is no error of the application's */
@@ -204,7 +205,8 @@ cap_conn_on_written(cap_stream *stream, void *token, int status)
 {
     cap_conn *c = conn_of(stream);
     cap_reactor_enter(c->server->reactor);
-    block_free(token);
+    if (token != NULL)
+        block_free(token);
     if (!cap_conn_open(c))
         return;
     Py_INCREF(c);

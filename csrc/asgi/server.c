@@ -585,7 +585,7 @@ server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         "limit_request_body", "limit_concurrency", "limit_max_requests", "timeout_first_byte",
         "timeout_request_head", "timeout_request_body", "timeout_send", "timeout_keep_alive",
         "timeout_request", "ws", "ws_max_size", "ws_max_queue", "ws_ping_interval",
-        "ws_ping_timeout", "ws_per_message_deflate", NULL};
+        "ws_ping_timeout", "ws_per_message_deflate", "ssl_context", NULL};
     PyObject *loop, *app, *logger = NULL, *state = NULL, *root_path = NULL, *scheme = NULL;
     PyObject *defaults = NULL, *proxy = NULL, *log = NULL, *line = NULL, *head = NULL;
     PyObject *fields = NULL, *field_size = NULL, *body = NULL, *concurrency = NULL;
@@ -593,13 +593,14 @@ server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *keep = NULL, *t_request = NULL;
     const char *asgi_version = "3.0";
     PyObject *ws_size = NULL, *ws_queue = NULL, *ws_interval = NULL, *ws_timeout = NULL;
+    PyObject *ssl_context = NULL;
     int date = 1, reset = 0, ws = 1, ws_deflate = 1;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "OO|$OOsUUOpOOpOOOOOOOOOOOOOpOOOOp:HTTPServer", names, &loop, &app, &logger,
+            args, kwargs, "OO|$OOsUUOpOOpOOOOOOOOOOOOOpOOOOpO:HTTPServer", names, &loop, &app, &logger,
             &state, &asgi_version, &root_path, &scheme, &defaults, &date, &proxy, &log, &reset,
             &line, &head, &fields, &field_size, &body, &concurrency, &max_requests, &first, &t_head,
             &t_body, &t_send, &keep, &t_request, &ws, &ws_size, &ws_queue, &ws_interval,
-            &ws_timeout, &ws_deflate))
+            &ws_timeout, &ws_deflate, &ssl_context))
         return NULL;
     if (logger == NULL) {
         PyErr_SetString(PyExc_TypeError, "HTTPServer() needs a logger");
@@ -626,6 +627,7 @@ server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     s->state = optional(state);
     s->proxy_headers = optional(proxy);
     s->access_log = optional(log);
+    s->ssl_context = optional(ssl_context);
     s->root_path = Py_NewRef(root_path != NULL ? root_path : s->objects->empty_str);
     s->scheme = Py_NewRef(scheme != NULL ? scheme : st->str.http);
     Py_ssize_t root_len;
@@ -709,6 +711,7 @@ server_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(s->state);
     Py_VISIT(s->proxy_headers);
     Py_VISIT(s->access_log);
+    Py_VISIT(s->ssl_context);
     Py_VISIT(s->context);
     Py_VISIT(s->asgi_proto);
     Py_VISIT(s->scope_proto);
@@ -723,6 +726,7 @@ server_clear(PyObject *self)
     Py_CLEAR(s->state);
     Py_CLEAR(s->proxy_headers);
     Py_CLEAR(s->access_log);
+    Py_CLEAR(s->ssl_context);
     Py_CLEAR(s->context);
     return 0;
 }
@@ -812,7 +816,28 @@ get_app(PyObject *self, void *Py_UNUSED(closure))
     return Py_NewRef(((cap_server *)self)->app);
 }
 
+static PyObject *
+get_ssl_context(PyObject *self, void *Py_UNUSED(closure))
+{
+    cap_server *s = (cap_server *)self;
+    return Py_NewRef(s->ssl_context != NULL ? s->ssl_context : Py_None);
+}
+
+static int
+set_ssl_context(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    cap_server *s = (cap_server *)self;
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "ssl_context cannot be deleted");
+        return -1;
+    }
+    Py_XSETREF(s->ssl_context, optional(value));
+    return 0;
+}
+
 static PyGetSetDef server_getset[] = {
+    {"ssl_context", get_ssl_context, set_ssl_context,
+     "The ssl.SSLContext of connections accepted from now on, or None.", NULL},
     {"connections", get_connections, NULL, "The open connections; a new set each time.", NULL},
     {"tasks", get_tasks, NULL, "The tasks of requests that run; a new set each time.", NULL},
     {"connection_count", get_connection_count, NULL, "How many connections are open.", NULL},

@@ -62,6 +62,7 @@ typedef struct cap_server {
     PyObject *logger;
     PyObject *state;         /* dict or NULL: copied into each scope */
     PyObject *proxy_headers; /* callable or NULL */
+    PyObject *ssl_context;   /* ssl.SSLContext or NULL: connections speak TLS */
     PyObject *access_log;    /* AccessLog or NULL */
     PyObject *context;       /* the context in which requests begin; copied for each */
     PyObject *asgi_proto;    /* {"version": ..., "spec_version": "2.3"}; copied */

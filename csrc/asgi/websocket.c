@@ -311,7 +311,8 @@ cap_websocket_feed(cap_conn *c, char *data, size_t len)
     }
     size_t at = 0, used;
     c->feeding = true;
-    while (at < len && c->state == CAP_CONN_UPGRADED && c->request != NULL &&
+    /* Until MORE, also without input: then the parser lets go of the last message. */
+    while (c->state == CAP_CONN_UPGRADED && c->request != NULL &&
            cap_websocket_wants_input(c->request)) {
         cap_ws_out out;
         cap_ws_event ev = cap_ws_next(&c->request->ws->parser, data + at, len - at, &used, &out);

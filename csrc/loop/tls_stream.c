@@ -8,8 +8,8 @@ enum { HANDSHAKE, OPEN, ENDED /* the peer's close_notify came */, BROKEN };
 
 static const char plain_http[] =
     "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
-    "content-length: 57\r\nconnection: close\r\n\r\n"
-    "This port speaks TLS: the request was sent without it.\r\n\r\n";
+    "content-length: 55\r\nconnection: close\r\n\r\n"
+    "This port speaks TLS: the request was sent without it.\n";
 
 /* What the inner stream was given and keeps until it is written. */
 typedef struct tls_write {

@@ -4,7 +4,7 @@
 
    The owner embeds the stream, gives it its callbacks, and keeps the memory until
    `on->closed` was called. Every callback comes from inside uv_run, on the loop's
-   thread; none is called from inside one of the functions below. */
+   thread; none is called from inside one of the functions below but cap_stream_resume. */
 #ifndef CAP_NET_STREAM_H
 #define CAP_NET_STREAM_H
 
@@ -22,8 +22,9 @@ typedef struct cap_stream_events {
     /* n > 0: that many bytes at `data`. n == 0: the peer sends no more (it may
        still read). n < 0: the connection is broken, a UV_E... code. */
     void (*read)(cap_stream *s, const char *data, ssize_t n);
-    /* The memory that cap_stream_write got is the caller's again. status 0, or
-       UV_E... when it was not sent. */
+    /* The memory that cap_stream_write got is the caller's again (token NULL: it is about
+       what cap_stream_try_write took and could not send at once). status 0, or UV_E...
+       when it was not sent. */
     void (*written)(cap_stream *s, void *token, int status);
     /* The last callback: the stream's memory is the owner's again. */
     void (*closed)(cap_stream *s);
@@ -32,6 +33,7 @@ typedef struct cap_stream_events {
 typedef struct cap_stream_ops {
     int (*read_start)(cap_stream *s);
     void (*read_stop)(cap_stream *s);
+    void (*resume)(cap_stream *s); /* NULL: nothing is ever held back */
     ssize_t (*try_write)(cap_stream *s, const uv_buf_t *bufs, unsigned n);
     int (*write)(cap_stream *s, const uv_buf_t *bufs, unsigned n, void *token);
     size_t (*unwritten)(const cap_stream *s);
@@ -43,6 +45,7 @@ typedef struct cap_stream_ops {
 struct cap_stream {
     const cap_stream_ops *ops;
     const cap_stream_events *on;
+    void *owner; /* the owner's, set by it */
 };
 
 /* 0 or UV_E... . Starting twice and stopping twice is fine. */
@@ -55,6 +58,14 @@ static inline void
 cap_stream_read_stop(cap_stream *s)
 {
     s->ops->read_stop(s);
+}
+/* After reading was stopped and started again: hand over what the stream itself still
+   holds (deciphered, not yet read). `read` is called from inside. */
+static inline void
+cap_stream_resume(cap_stream *s)
+{
+    if (s->ops->resume != NULL)
+        s->ops->resume(s);
 }
 /* Write what goes out at once: the octets taken, 0 when none (also when earlier
    bytes still wait), or UV_E... . Keeps nothing. */
@@ -113,6 +124,6 @@ typedef struct cap_stream_uv {
    fd is still the caller's; a handle exists all the same and has to be closed by
    cap_stream_close. */
 int cap_stream_uv_open(cap_stream_uv *s, uv_loop_t *loop, int fd, bool unix_socket,
-                       const cap_stream_events *on);
+                       const cap_stream_events *on, void *owner);
 
 #endif

@@ -140,10 +140,11 @@ static const cap_stream_ops uv_ops = {
 
 int
 cap_stream_uv_open(cap_stream_uv *s, uv_loop_t *loop, int fd, bool unix_socket,
-                   const cap_stream_events *on)
+                   const cap_stream_events *on, void *owner)
 {
     s->base.ops = &uv_ops;
     s->base.on = on;
+    s->base.owner = owner;
     /* Neither can fail without flags to look at (libuv 1.52, unix/tcp.c, pipe.c). */
     if (unix_socket)
         (void)uv_pipe_init(loop, &s->h.pipe, 0);

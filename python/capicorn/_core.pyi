@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextvars import Context
 from logging import Logger
+from ssl import SSLContext
 from typing import Any
 
 LIBUV_VERSION: str
@@ -84,7 +85,11 @@ class HTTPServer:
         ws_ping_interval: float | None = 20.0,
         ws_ping_timeout: float | None = 20.0,
         ws_per_message_deflate: bool = True,
+        # an ssl.SSLContext: every connection speaks TLS
+        ssl_context: SSLContext | None = None,
     ) -> None: ...
+    ssl_context: SSLContext | None
+    """Of connections accepted from now on; may be set, so that certificates are renewed."""
     def listen(self, fd: int) -> None:
         """Accept from a listening socket. The descriptor stays the caller's, and has to stay open until stop_listening()."""
     def stop_listening(self) -> None:

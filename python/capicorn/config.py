@@ -323,6 +323,7 @@ class Config:
         if reason := self.refused():
             raise UnsupportedSettingError(reason)
         self._explain()
+        self.ssl = self._make_ssl()
         if self.server_header and not any(name == b"server" for name, _ in self.encoded_headers):
             self.encoded_headers = [(b"server", b"capicorn"), *self.encoded_headers]
         app = self._made_by_factory(self.load_app())
@@ -342,6 +343,18 @@ class Config:
             app = MessageLoggerMiddleware(app)
         self.loaded_app = app
         self.loaded = True
+
+    def _make_ssl(self) -> Any:
+        """uvicorn's attribute `ssl`: the SSLContext, or None. Exits with a message when it cannot be made."""
+        if not self.is_ssl:
+            return None
+        from capicorn.tls import TLSConfigError, make_context
+
+        try:
+            return make_context(self)
+        except TLSConfigError as exc:
+            logger.error("TLS: %s.", exc)
+            sys.exit(STARTUP_FAILURE)
 
     def _made_by_factory(self, app: Any) -> Any:
         """uvicorn's rule: what can be called without an argument is a factory."""

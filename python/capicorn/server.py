@@ -292,6 +292,7 @@ class Server:
             # a worker goes on until there is another one
             limit_max_requests=self.limit_max_requests or 0 if config.worker is None else 0,
             ws=config.ws != "none",
+            ssl_context=config.ssl,
             **settings,
         )
 

@@ -92,7 +92,6 @@ class Setting:
         return ""
 
 
-TLS = "TLS is"
 
 # fmt: off
 SETTINGS: tuple[Setting, ...] = (
@@ -280,22 +279,19 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("callback_notify", (), "object", None, "Coroutine function that is called while the server is alive.",
             "Timeouts", type="Callable[..., Awaitable[None]] | None", scope="program"),
     # ---- TLS
-    Setting("ssl_keyfile", ("--ssl-keyfile",), "path", None, "Private key.", "TLS", missing=TLS, metavar="TEXT"),
-    Setting("ssl_certfile", ("--ssl-certfile",), "path", None, "Certificate chain.", "TLS", missing=TLS,
+    Setting("ssl_keyfile", ("--ssl-keyfile",), "path", None, "Private key.", "TLS", metavar="TEXT"),
+    Setting("ssl_certfile", ("--ssl-certfile",), "path", None, "Certificate chain.", "TLS",
             metavar="TEXT"),
-    Setting("ssl_keyfile_password", ("--ssl-keyfile-password",), "str", None, "Password of the key.", "TLS",
-            missing=TLS),
-    Setting("ssl_version", ("--ssl-version",), "int", 17, "Protocol, as the ssl module numbers it.", "TLS",
-            missing=TLS),
+    Setting("ssl_keyfile_password", ("--ssl-keyfile-password",), "str", None, "Password of the key.", "TLS"),
+    Setting("ssl_version", ("--ssl-version",), "int", 17, "Protocol, as the ssl module numbers it.", "TLS"),
     Setting("ssl_cert_reqs", ("--ssl-cert-reqs",), "int", 0, "Client certificate: 0 none, 1 optional, 2 required.",
-            "TLS", missing=TLS),
-    Setting("ssl_ca_certs", ("--ssl-ca-certs",), "path", None, "Certificates to trust.", "TLS", missing=TLS,
+            "TLS"),
+    Setting("ssl_ca_certs", ("--ssl-ca-certs",), "path", None, "Certificates to trust.", "TLS",
             metavar="TEXT"),
-    Setting("ssl_ciphers", ("--ssl-ciphers",), "str", None, "Ciphers, as OpenSSL names them.", "TLS", missing=TLS),
+    Setting("ssl_ciphers", ("--ssl-ciphers",), "str", None, "Ciphers, as OpenSSL names them.", "TLS"),
     Setting("ssl_context_factory", (), "object", None,
             "Called with the Config and a default factory; returns the ssl.SSLContext.", "TLS",
-            type="Callable[[Any, Callable[[], ssl.SSLContext]], ssl.SSLContext] | None", scope="program",
-            missing=TLS),
+            type="Callable[[Any, Callable[[], ssl.SSLContext]], ssl.SSLContext] | None", scope="program"),
 )
 # fmt: on
 
