@@ -79,19 +79,26 @@ bad_value(const char *what)
     return -1;
 }
 
+/* uvicorn's line: the client after proxy headers, nothing for a unix socket's; path and query as
+   they came. */
 static void
 log_accept(cap_request *r, const char *verdict)
 {
-    cap_conn *c = r->conn;
-    char peer[64];
-    PyObject *name = cap_request_name(r);
-    PyObject *path = name != NULL ? PyUnicode_Substring(name, 4, PyUnicode_GET_LENGTH(name)) : NULL;
-    if (path != NULL && c != NULL)
-        cap_server_log(r->server, CAP_LOG_INFO, NULL, "%s - \"WebSocket %U\" %s",
-                       cap_conn_peer_text(c, peer), path, verdict);
+    const char *query = PyBytes_AS_STRING(r->query);
+    PyObject *client = NULL, *target = NULL;
+    if (r->client != NULL && PyTuple_Check(r->client) && PyTuple_GET_SIZE(r->client) == 2)
+        client = PyUnicode_FromFormat("%S:%S", PyTuple_GET_ITEM(r->client, 0),
+                                      PyTuple_GET_ITEM(r->client, 1));
+    else
+        client = PyUnicode_FromString("");
+    target = PyUnicode_FromFormat("%s%s%s", PyBytes_AS_STRING(r->raw_path), *query != 0 ? "?" : "",
+                                  query);
+    if (client != NULL && target != NULL)
+        cap_server_log(r->server, CAP_LOG_INFO, NULL, "%U - \"WebSocket %U\" %s", client, target,
+                       verdict);
     PyErr_Clear();
-    Py_XDECREF(path);
-    Py_XDECREF(name);
+    Py_XDECREF(client);
+    Py_XDECREF(target);
 }
 
 static int

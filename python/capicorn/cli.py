@@ -176,7 +176,7 @@ class _CommandLine:
             sys.path[:0] = [path for path in file.python_path if path not in sys.path]
             app = app or file.app
         if app is None:
-            raise ValueError("APP is missing: module:attribute, as argument or as wsgi_app in the configuration file")
+            raise ValueError("Missing argument 'APP': module:attribute, here or as wsgi_app in the configuration file.")
         start = os.getcwd()
         if values["chdir"] is not None:
             os.chdir(values["chdir"])

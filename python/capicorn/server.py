@@ -418,7 +418,7 @@ class Server:
             http.close()
             self.server_state.replace(None)
         if self._access_log is not None:
-            self._access_log.flush()
+            self._access_log.close()
             self._access_log = None
 
     # ---- signals

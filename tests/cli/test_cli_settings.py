@@ -9,6 +9,7 @@ from pathlib import Path
 import capicorn
 import pytest
 from capicorn.config import LOGGING_CONFIG, Config, UnsupportedSettingError
+from capicorn.listeners import parse_address
 from capicorn.settings import BY_NAME, LATER, POSITIONAL, SETTINGS, markdown, typed
 from click.testing import CliRunner
 
@@ -118,8 +119,9 @@ def test_nonsense_in_web_concurrency_is_named() -> None:
     assert "WEB_CONCURRENCY: 'many'" in usage_error(env={"WEB_CONCURRENCY": "many"})
 
 
-def test_several_workers_by_web_concurrency_are_refused_by_that_name() -> None:
-    assert "$WEB_CONCURRENCY" in usage_error(env={"WEB_CONCURRENCY": "4"})
+def test_a_missing_app_is_asked_for() -> None:
+    result = CliRunner().invoke(capicorn.main, [])
+    assert result.exit_code == 2 and "Missing argument 'APP'" in result.output
 
 
 @pytest.mark.parametrize(("name", "text"), [("bad.json", "{"), ("bad.yaml", "a: ["), ("bad.ini", "no section")])
@@ -150,20 +152,18 @@ def test_positional_arguments_are_in_uvicorns_order() -> None:
 @pytest.mark.parametrize(
     ("bind", "expected"),
     [
-        ("0.0.0.0:88", {"host": "0.0.0.0", "port": 88}),
-        (":88", {"host": "0.0.0.0", "port": 88}),
-        ("[::1]:88", {"host": "::1", "port": 88}),
-        ("[::1]", {"host": "::1", "port": 8000}),
-        ("localhost", {"host": "localhost", "port": 8000}),
-        ("unix:/run/x", {"uds": "/run/x"}),
-        ("unix:///run/x", {"uds": "/run/x"}),
-        ("fd://3", {"fd": 3}),
+        ("0.0.0.0:88", ("0.0.0.0", 88, None, None)),
+        (":88", ("0.0.0.0", 88, None, None)),
+        ("[::1]:88", ("::1", 88, None, None)),
+        ("[::1]", ("::1", 8000, None, None)),
+        ("localhost", ("localhost", 8000, None, None)),
+        ("unix:/run/x", (None, 0, "/run/x", None)),
+        ("unix:///run/x", (None, 0, "/run/x", None)),
+        ("fd://3", (None, 0, None, 3)),
     ],
 )
-def test_bind_is_spelled_as_gunicorn_does(bind: str, expected: dict[str, object]) -> None:
-    from capicorn.cli import _address
-
-    assert _address(bind) == expected
+def test_bind_is_spelled_as_gunicorn_does(bind: str, expected: tuple[object, ...]) -> None:
+    assert parse_address(bind) == expected
 
 
 def test_h11s_limit_becomes_that_of_the_head() -> None:
