@@ -95,6 +95,14 @@ class _KeepOpen:
             sock._decref_socketios()
 
 
+def _set_no_delay(sock: socket.socket) -> None:
+    if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM and sock.proto == 0:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            pass  # not TCP after all (SCTP, MPTCP), or gone already
+
+
 def _run_handle(handle: asyncio.Handle) -> None:
     """Runs an asyncio.Handle that somebody else made."""
     if not handle.cancelled():
@@ -180,6 +188,16 @@ class Loop(_core.Loop, _SelectorEventLoop):
     def _add_callback(self, handle: asyncio.Handle) -> None:
         if not handle._cancelled:
             self.call_soon(_run_handle, handle)
+
+    # TCP_NODELAY also for sockets whose `proto` is 0, which the standard library leaves out.
+
+    def _make_socket_transport(self, sock: socket.socket, *args: Any, **kwargs: Any) -> asyncio.Transport:
+        _set_no_delay(sock)
+        return super()._make_socket_transport(sock, *args, **kwargs)
+
+    def _make_ssl_transport(self, rawsock: socket.socket, *args: Any, **kwargs: Any) -> asyncio.Transport:
+        _set_no_delay(rawsock)
+        return super()._make_ssl_transport(rawsock, *args, **kwargs)
 
     # A socket that is closed under one of these calls stays open until it ends.
 
