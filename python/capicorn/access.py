@@ -6,14 +6,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from capicorn.logging import AccessFormatter, style
+from capicorn.logging import ACCESS_LINE, AccessFormatter, style
 
 if TYPE_CHECKING:
     from capicorn._core import AccessLog
     from capicorn.config import Config
-
-LINE = '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s'
-"""The format that C writes by itself."""
 
 
 def access_log(config: Config, loop: asyncio.AbstractEventLoop) -> AccessLog | None:
@@ -57,9 +54,8 @@ def _direct_handler(logger: logging.Logger, own_line: bool) -> Any:
     if handler.level > logging.INFO or getattr(handler, "terminator", "\n") != "\n":
         return None
     formatter = handler.formatter
-    if own_line and not (
-        type(formatter) is AccessFormatter and getattr(formatter, "_fmt", None) == LINE and formatter.datefmt is None
-    ):
+    ours = type(formatter) is AccessFormatter and formatter._fmt == ACCESS_LINE and formatter.datefmt is None
+    if own_line and not ours:
         return None
     try:
         handler.stream.fileno()

@@ -91,9 +91,17 @@ class DefaultFormatter(ColourizedFormatter):
         return _is_terminal(sys.stderr)
 
 
+ACCESS_LINE = '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s'
+"""The default format of access records."""
+
+_OWN_LINE = "%.0s" * 5
+"""Ends the message of a record whose text --access-log-format or --access-log-json made: it uses up the args."""
+
+
 class AccessFormatter(ColourizedFormatter):
     """For access records, whose args are (client address, method, path with query, HTTP version, status). Adds
-    `%(client_addr)s`, `%(request_line)s` and `%(status_code)s`."""
+    `%(client_addr)s`, `%(request_line)s` and `%(status_code)s`. In its default format, a line of one's own
+    (--access-log-format) is shown as it is."""
 
     status_code_colours: ClassVar[dict[int, Callable[[object], str]]] = {
         1: _colored("bright_white"),
@@ -112,6 +120,8 @@ class AccessFormatter(ColourizedFormatter):
         return self.status_code_colours.get(status_code // 100, str)(text) if self.use_colors else text
 
     def formatMessage(self, record: logging.LogRecord) -> str:
+        if self._fmt == ACCESS_LINE and isinstance(record.msg, str) and record.msg.endswith(_OWN_LINE):
+            return record.getMessage()
         shown = copy(record)
         if isinstance(record.args, tuple) and len(record.args) == 5:
             client, method, path, version, status = record.args

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 from capicorn.config import LOGGING_CONFIG, Config
-from capicorn.logging import TRACE_LOG_LEVEL, AccessFormatter, DefaultFormatter, own_names
+from capicorn.logging import ACCESS_LINE, TRACE_LOG_LEVEL, AccessFormatter, DefaultFormatter, own_names
 
 Launch = Callable[..., Any]
-LINE = '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s'
 
 
 def record(level: int, message: str, *args: Any, **extra: Any) -> logging.LogRecord:
@@ -43,19 +42,31 @@ def test_coloured_lines_show_the_coloured_message() -> None:
 
 @pytest.mark.parametrize(("status", "text"), [(200, "200 OK"), (404, "404 Not Found"), (299, "299 ")])
 def test_access_lines(status: int, text: str) -> None:
-    line = AccessFormatter(LINE, use_colors=False).format(access(status))
+    line = AccessFormatter(ACCESS_LINE, use_colors=False).format(access(status))
     assert line == f'INFO:     1.2.3.4:5 - "GET /p?q HTTP/1.1" {text}'
 
 
 @pytest.mark.parametrize(("status", "color"), [(101, 97), (200, 32), (302, 33), (404, 31), (500, 91)])
 def test_coloured_access_lines(status: int, color: int) -> None:
-    line = AccessFormatter(LINE, use_colors=True).format(access(status))
+    line = AccessFormatter(ACCESS_LINE, use_colors=True).format(access(status))
     assert '"\x1b[1mGET /p?q HTTP/1.1\x1b[0m"' in line
     assert f"\x1b[{color}m{status} " in line
 
 
 def test_a_record_of_somebody_else_on_the_access_logger_is_shown() -> None:
     assert AccessFormatter("%(request_line)s", use_colors=False).format(record(logging.INFO, "a %s", "b")) == "a b"
+
+
+def test_a_line_of_ones_own_is_shown_alone_also_with_a_filter_on_uvicorns_logger(launch: Launch, folder: Path) -> None:
+    (folder / "filtered.py").write_text(
+        "import logging\nlogging.getLogger('uvicorn.access').addFilter(lambda r: r.args[2] != '/health')\n"
+        "from apps import app\n"
+    )
+    process = launch("--access-log-format", "%(m)s %(U)s 100%% %(s)s", app="filtered:app")
+    process.get("/health")
+    process.get("/other")
+    process.wait_for(r"^GET /other 100% 200$")
+    assert "/health" not in process.text
 
 
 def test_use_colors_does_not_change_the_default_for_others() -> None:
