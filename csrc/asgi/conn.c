@@ -418,6 +418,8 @@ on_head(cap_conn *c, const cap_h1_head *h, const char *base, int memo)
         Py_DECREF(r);
         return;
     }
+    if (r->method == s->objects->connect)
+        c->keep_alive = false; /* a proxy may take what follows for a tunnel (9110 9.3.6) */
     if (websocket && cap_websocket_begin(r, c, h, base) < 0) {
         cap_request_detach(r, true);
         Py_DECREF(r);

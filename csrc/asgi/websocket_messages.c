@@ -389,5 +389,7 @@ cap_websocket_send(cap_request *r, PyObject *message)
                      "Unexpected ASGI message '%S', after sending 'websocket.close'.", type);
         return -1;
     }
+    if (is(type, st->str.websocket_close))
+        return 0; /* the client was quicker: nothing is left to close */
     return client_disconnected();
 }

@@ -47,7 +47,8 @@ static const char *
 read_target(cap_h1_head *h, const char *data)
 {
     const char *t = data + h->target.off;
-    if (h->method.len == 7 && memcmp(data + h->method.off, "CONNECT", 7) == 0) {
+    /* Without a tunnel to open, CONNECT with a path is one more method of the application's. */
+    if (t[0] != '/' && h->method.len == 7 && memcmp(data + h->method.off, "CONNECT", 7) == 0) {
         const char *wrong = cap_h1_check_authority(t, h->target.len, true);
         if (wrong != NULL)
             return "the target of CONNECT is not host:port (RFC 9112 3.2.3)";

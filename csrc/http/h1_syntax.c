@@ -112,13 +112,30 @@ ipv6_ok(const char *s, size_t len)
     return gap ? groups <= 7 : groups == 8;
 }
 
+/* RFC 3986 3.2.2, IPvFuture: "v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" ) */
+static bool
+ipvfuture_ok(const char *s, size_t len)
+{
+    size_t i = 1;
+    if (len == 0 || (s[0] | 32) != 'v')
+        return false;
+    while (i < len && cap_h1_is(s[i], CAP_CH_HEX))
+        i++;
+    if (i == 1 || i + 1 >= len || s[i++] != '.')
+        return false;
+    while (i < len && (s[i] == ':' || cap_h1_is(s[i], CAP_CH_REG_NAME)))
+        i++;
+    return i == len;
+}
+
 const char *
 cap_h1_check_authority(const char *s, size_t len, bool need_port)
 {
     size_t i = 0;
     if (len > 0 && s[0] == '[') {
         const char *end = memchr(s, ']', len);
-        if (end == NULL || !ipv6_ok(s + 1, (size_t)(end - s) - 1))
+        size_t inside = end != NULL ? (size_t)(end - s) - 1 : 0;
+        if (end == NULL || (!ipv6_ok(s + 1, inside) && !ipvfuture_ok(s + 1, inside)))
             return "not an IPv6 address between the brackets of the host (RFC 3986 3.2.2)";
         i = (size_t)(end - s) + 1;
     } else {
@@ -150,9 +167,10 @@ cap_h1_check_authority(const char *s, size_t len, bool need_port)
             return "user information before the host (RFC 9110 4.2.4)";
         if (!cap_h1_is_digit(s[i]))
             return "the port is not a number (RFC 3986 3.2.3)";
-        port = port * 10 + (unsigned)(s[i] - '0');
-        if (port > 65535)
-            return "the port is above 65535 (RFC 3986 3.2.3)";
+        /* As a Host it is any run of digits; only a tunnel has to be opened there. */
+        port = port > 65535 ? port : port * 10 + (unsigned)(s[i] - '0');
+        if (need_port && port > 65535)
+            return "the port is above 65535 (RFC 9110 9.3.6)";
     }
     if (need_port && (!digits || port == 0))
         return "the port is missing (RFC 9110 9.3.6)";

@@ -176,7 +176,8 @@ targets(void)
     NO("9112 3.2.3: no port", "CONNECT h HTTP/1.1\r\n", "400 the target of CONNECT");
     NO("9110 9.3.6: empty port", "CONNECT h: HTTP/1.1\r\n", "400 the target of CONNECT");
     NO("9110 9.3.6: port 0", "CONNECT h:0 HTTP/1.1\r\n", "400 the target of CONNECT");
-    NO("9112 3.2.3: path", "CONNECT /h:1 HTTP/1.1\r\n", "400 the target of CONNECT");
+    OK("without a tunnel to open", "CONNECT /h:1 HTTP/1.1\r\nHost: h\r\n\r\n",
+       "HEAD CONNECT path=/h:1 1.1 keep\n[Host|h]\nEND\nstart, left 0\n");
     NO("9112 3.2.3: URI", "CONNECT http://h:1 HTTP/1.1\r\n", "400 the target of CONNECT");
     NO("9112 3.2: one slash", "GET http:/x HTTP/1.1\r\n", "400 the request target is neither");
     NO("9112 3.2: other scheme", "GET ftp://x/ HTTP/1.1\r\n", "400 the request target is neither");
@@ -196,13 +197,14 @@ hosts(void)
         "h", "h:", "h:80", "h:65535", "a-b_c.d~e", "1.2.3.4", "[::1]", "[::]:80", "[1::]",
         "[::ffff:1.2.3.4]", "[1:2:3:4:5:6:7:8]", "[1:2:3:4:5:6:1.2.3.4]", "[::2:3:4:5:6:7:8]",
         "[1:2:3:4:5:6:7::]", "%41b", "h!$&'()*+;=", "xn--bcher-kva.example", "h:0080", "",
+        "h:65536", "[v1.a]", "[vF.a:b]:80",
     };
     static const char *const bad[] = {
-        "h h", "h,i", "h/i", "h?i", "h#i", "u@h", "u:p@h", ":80", ":", "h:x", "h:65536",
+        "h h", "h,i", "h/i", "h?i", "h#i", "u@h", "u:p@h", ":80", ":", "h:x", "[v1.]",
         "h:-1", "h:1:2", "[::1", "::1", "[:::1]", "[1]", "[1:2:3:4:5:6:7]", "[1:2:3:4:5:6:7:8:9]",
         "[1::2::3]", "[::12345]", "[::g]", "[::1%25eth0]", "[::1.2.3]", "[::1.2.3.256]",
         "[::1.2.3.04]", "[1:2:3:4:5:6:7:1.2.3.4]", "[]", "[::1]x", "[::1]:x", "h%4", "h%", "h%gg",
-        "h\x80", "h\"", "<h>", "h\\i", "{h}", "h|i", "h^", "[1:2:3:4:5:6:7:8::]", "[v1.a]",
+        "h\x80", "h\"", "<h>", "h\\i", "{h}", "h|i", "h^", "[1:2:3:4:5:6:7:8::]", "[v.a]", "[v1a]",
         "[::2:3:4:5:6:7:8:9]", "[1:]", "[:1]", "h\ti",
     };
     char data[200];
