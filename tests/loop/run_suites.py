@@ -21,10 +21,12 @@ import fnmatch
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import textwrap
 import time
@@ -207,20 +209,34 @@ def child(suite: str, module: str, skip: list[str], keyword: str, out: int) -> N
 # ---- the parent ----
 
 
-def uvloop_source(given: str | None, into: Path) -> Path:
-    """A folder with uvloop's `tests` and a package `uvloop` that is the loop under test."""
-    if given:
-        source = Path(given)
-    else:
-        sys.path.insert(0, str(HERE.parent.parent / "tools"))
-        import build_deps
+def uvloop_sources(into: Path) -> Path:
+    """uvloop's source distribution, unpacked: the one of CAPICORN_DEPS_DIR, or fetched as for the build."""
+    sys.path.insert(0, str(HERE.parent.parent / "tools"))
+    import build_deps
 
-        source = build_deps.source_dir(build_deps.UVLOOP_TESTS)
+    dependency = build_deps.DEPENDENCIES["libuv"]  # comes with uvloop
+    archive = Path(os.environ.get("CAPICORN_DEPS_DIR", "")) / dependency.archive
+    if not archive.is_file():
+        archive = build_deps._pip_download(dependency, into)
+    build_deps._check(dependency, archive)
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if member.isfile() and ".." not in member.name.split("/"):
+                source = tar.extractfile(member)
+                assert source is not None
+                target = into / member.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(source.read())
+    return into / dependency.top
+
+
+def prepare_uvloop(given: str | None, into: Path) -> None:
+    """Makes `into` hold uvloop's `tests`, and a package `uvloop` that is the loop under test."""
+    source = Path(given) if given else uvloop_sources(into)
     shutil.copytree(source / "tests", into / "tests")
     (into / "uvloop").mkdir()
-    (into / "uvloop" / "__init__.py").write_text(textwrap.dedent(SHIM))
+    (into / "uvloop" / "__init__.py").write_text(SHIM)
     shutil.copy(source / "uvloop" / "_testbase.py", into / "uvloop")
-    return into
 
 
 def run_module(suite: str, module: str, args: argparse.Namespace, folder: Path) -> dict[str, list[tuple[str, str]]]:
@@ -241,8 +257,6 @@ def run_module(suite: str, module: str, args: argparse.Namespace, folder: Path) 
         current, buffer, hung = None, b"", False
         deadline = time.monotonic() + args.timeout
         os.set_blocking(read, False)
-        import select
-
         while True:
             ready, _, _ = select.select([read], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
@@ -303,7 +317,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if args.suite == "uvloop":
-            folder = uvloop_source(args.source, folder)
+            prepare_uvloop(args.source, folder)
         for module in args.modules or (UVLOOP_MODULES if args.suite == "uvloop" else CPYTHON_MODULES):
             start = time.monotonic()
             ends = run_module(args.suite, module, args, folder)
