@@ -269,8 +269,7 @@ class Arbiter:
     def _spawn(self, worker: WorkerProcess, theirs: socket.socket) -> int:
         from capicorn.supervisors.child import spawn_worker
 
-        with Blocked():
-            return spawn_worker(self.config, self.target, self.sockets, theirs, self.board, worker.slot, worker.age)
+        return spawn_worker(self.config, self.target, self.sockets, theirs, self.board, worker.slot, worker.age)
 
     def _free_slot(self) -> int | None:
         taken = {worker.slot for worker in self.workers.values()}

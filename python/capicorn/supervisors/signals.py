@@ -96,7 +96,7 @@ class Blocked:
 
 def reap_all() -> list[tuple[int, int]]:
     """(pid, status) of every child that has ended, whoever made it: an init process has to."""
-    ended = []
+    ended: list[tuple[int, int]] = []
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
