@@ -1,5 +1,6 @@
 /* The type capicorn._core.Scoreboard: Python's view of pool/scoreboard.h. */
 #include "asgi/server.h"
+#include "pool/lifeline.h"
 #include "pool/scoreboard.h"
 
 #include <errno.h>
@@ -198,6 +199,20 @@ board_may_accept(PyObject *op, PyObject *arg)
 }
 
 static PyObject *
+board_end_with_parent(PyObject *Py_UNUSED(op), PyObject *args)
+{
+    int fd;
+    unsigned int seconds;
+    if (!PyArg_ParseTuple(args, "iI:end_with_parent", &fd, &seconds))
+        return NULL;
+    int rc = cap_lifeline_start(fd, seconds);
+    if (rc == 0)
+        Py_RETURN_NONE;
+    errno = rc;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static PyObject *
 board_get_slots(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyLong_FromUnsignedLong(((board_object *)op)->board->slots);
@@ -221,6 +236,9 @@ static PyMethodDef board_methods[] = {
     {"beat", board_beat, METH_VARARGS,
      "beat(index, server=None, threads=0, busy=0, queued=0, /)\n--\n\nThe loop runs; its numbers."},
     {"read", board_read, METH_O, "read(index, /)\n--\n\nWhat the slot says, as a dict."},
+    {"end_with_parent", board_end_with_parent, METH_VARARGS,
+     "end_with_parent(fd, seconds, /)\n--\n\nKill this process so many seconds after the other end of a\n"
+     "socket pair was closed, if it still lives then."},
     {"may_accept", board_may_accept, METH_O,
      "may_accept(index, /)\n--\n\nMay that worker take a connection now?"},
     {NULL, NULL, 0, NULL},

@@ -18,6 +18,7 @@ from capicorn._version import __version__
 if TYPE_CHECKING:
     from capicorn.cli import main
     from capicorn.config import Config
+    from capicorn.gunicorn_worker import GunicornWorker
     from capicorn.loop import Loop, install, new_event_loop
     from capicorn.runner import run
     from capicorn.server import Server
@@ -26,6 +27,7 @@ __all__ = ["Config", "Loop", "Server", "__version__", "install", "main", "new_ev
 
 _NAMES = {
     "Config": "capicorn.config",
+    "GunicornWorker": "capicorn.gunicorn_worker",
     "Loop": "capicorn.loop",
     "Server": "capicorn.server",
     "install": "capicorn.loop",

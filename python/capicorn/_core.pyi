@@ -138,6 +138,8 @@ class Scoreboard:
         """pid, state, beat_age and age (seconds; beat_age None: no beat yet), connections, requests, total_requests,
         total_connections, threads, threads_busy, threads_queued."""
     def may_accept(self, index: int, /) -> bool: ...
+    def end_with_parent(self, fd: int, seconds: int, /) -> None:
+        """Kill this process so many seconds after the other end of the socket pair was closed, if it still lives."""
 
 class AccessLog:
     """The access log, formatted and buffered in C.

@@ -35,6 +35,9 @@ RETIRE = b"r"
 BEAT = 1.0
 """Seconds between two entries in the scoreboard."""
 
+ORPHAN = 60
+"""Seconds for a worker whose supervisor is gone, when there is no limit for requests at shutdown."""
+
 logger = logging.getLogger("capicorn.error")
 
 
@@ -175,6 +178,8 @@ def run_worker(
         process.die_with_parent(worker.ppid)  # a change of user has forgotten it
         process.set_title(config, "worker")
         config.worker = worker
+        graceful = config.timeout_graceful_shutdown
+        worker.board.end_with_parent(worker.channel.fileno(), ORPHAN if graceful is None else int(graceful) + 5)
         config.call_hook("post_fork", config.supervisor, worker)
         target(sockets=sockets)
     except KeyboardInterrupt:
