@@ -228,8 +228,8 @@ check_turn(cap_loop *self)
     if (check_closed(self) < 0)
         return -1;
     if (self->forks != cap_forks)
-        PyErr_SetString(PyExc_RuntimeError,
-                        "This event loop belongs to the parent process: make a new one after a fork");
+        PyErr_SetString(PyExc_RuntimeError, "This event loop belongs to the parent process: "
+                                            "make a new one after a fork");
     else if (self->polling)
         PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
     else

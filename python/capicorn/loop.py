@@ -138,7 +138,7 @@ class Loop(_core.Loop, _SelectorEventLoop):
             self._run()
         finally:
             self._stopping = False
-            self._thread_id = None
+            self._thread_id = None  # type: ignore[assignment]
             events._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*old_hooks)
@@ -191,11 +191,11 @@ class Loop(_core.Loop, _SelectorEventLoop):
 
     # TCP_NODELAY also for sockets whose `proto` is 0, which the standard library leaves out.
 
-    def _make_socket_transport(self, sock: socket.socket, *args: Any, **kwargs: Any) -> asyncio.Transport:
+    def _make_socket_transport(self, sock: socket.socket, *args: Any, **kwargs: Any) -> Any:
         _set_no_delay(sock)
         return super()._make_socket_transport(sock, *args, **kwargs)
 
-    def _make_ssl_transport(self, rawsock: socket.socket, *args: Any, **kwargs: Any) -> asyncio.Transport:
+    def _make_ssl_transport(self, rawsock: socket.socket, *args: Any, **kwargs: Any) -> Any:
         _set_no_delay(rawsock)
         return super()._make_ssl_transport(rawsock, *args, **kwargs)
 

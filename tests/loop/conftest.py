@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
 from capicorn import _core
 from capicorn.loop import Loop, new_event_loop
 

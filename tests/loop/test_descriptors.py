@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-
 from capicorn.loop import Loop
 
 

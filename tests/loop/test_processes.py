@@ -12,7 +12,6 @@ import threading
 from typing import Any
 
 import pytest
-
 from capicorn.loop import Loop
 
 

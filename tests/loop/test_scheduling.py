@@ -12,7 +12,6 @@ import weakref
 from typing import Any
 
 import pytest
-
 from capicorn.loop import Loop
 
 
@@ -339,7 +338,7 @@ def test_other_threads_run_while_the_loop_sleeps(loop: Loop) -> None:
 
     async def main() -> None:
         # watchers and timers of this turn are not yet known to the kernel when the loop goes to sleep
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         await asyncio.sleep(0.2)
         writer.close()
 
