@@ -162,8 +162,8 @@ cap_conn_close(cap_conn *c, bool reset)
     conn_goto(c, CAP_CONN_CLOSING);
     cap_wheel_cancel(&c->server->wheel, &c->timer);
     cap_stream_close(c->io, reset);
+    let_go(c, true); /* first: what follows may run Python, which may still send */
     cap_reactor_watchers_changed(c->server->reactor);
-    let_go(c, true);
     Py_DECREF(c);
 }
 
@@ -230,19 +230,28 @@ cap_conn_break(cap_conn *c)
     finish(c);
 }
 
+/* Has the client got a response, or a part of one, to what we are reading? */
+static bool
+has_answered(const cap_conn *c)
+{
+    const cap_request *r = c->request;
+    return c->state == CAP_CONN_DRAINING ||
+           (r != NULL && r->response != CAP_RESPONSE_NOT_STARTED);
+}
+
 /* Answer by ourselves and end the connection. */
 static void
 refuse(cap_conn *c, int status, const char *reason)
 {
     char peer[64];
-    cap_request *r = c->request;
-    bool answered = r != NULL && r->response != CAP_RESPONSE_NOT_STARTED;
+    bool answered = has_answered(c);
     cap_server_log(c->server, CAP_LOG_WARNING, NULL,
                    answered ? "Invalid HTTP request received. %s. (%s, closed: the response had begun)"
                             : "Invalid HTTP request received. %s. (%s, answered %d)",
                    reason, cap_conn_peer_text(c, peer), status);
     if (!cap_conn_open(c) || c->state >= CAP_CONN_FLUSHING)
         return; /* logging is Python */
+    answered = has_answered(c);
     let_go(c, true);
     if (!cap_conn_open(c) || c->state >= CAP_CONN_FLUSHING)
         return;
@@ -279,10 +288,9 @@ cap_conn_update_reading(cap_conn *c)
         want = want && cap_websocket_wants_input(c->request) && c->in.len < CAP_HIGH_WATER;
         break;
     case CAP_CONN_IDLE:
-    case CAP_CONN_READING:
-        want = want && c->in.len < CAP_HIGH_WATER + CAP_READ_BUFFER;
+        want = want && c->in.len < CAP_HIGH_WATER;
         break;
-    default:
+    default: /* READING: the parser's limits are the bound */
         break;
     }
     if (want == c->reading)
@@ -313,6 +321,7 @@ next_cycle(cap_conn *c)
         return;
     }
     conn_goto(c, CAP_CONN_IDLE);
+    c->head_only = false;
     due_in(c, &c->due_read, c->server->set.timeout_keep_alive);
     if (c->feeding)
         return; /* it goes on, and flushes at its end */
@@ -351,7 +360,8 @@ cap_conn_upgrade(cap_conn *c)
     conn_goto(c, CAP_CONN_UPGRADED);
     c->keep_alive = false;
     due_in(c, &c->due_request, 0);
-    due_in(c, &c->due_read, c->server->set.ws_ping_interval);
+    if (c->request->ws->state == CAP_WS_OPEN) /* logging ran Python: perhaps it was closed */
+        due_in(c, &c->due_read, c->server->set.ws_ping_interval);
     cap_conn_flush_later(c);
     if (c->eof)
         cap_websocket_eof(c);
@@ -380,6 +390,7 @@ on_head(cap_conn *c, const cap_h1_head *h, const char *base, int memo)
     conn_goto(c, CAP_CONN_RUNNING);
     c->used = true;
     c->body_ended = false;
+    c->head_only = h->method.len == 4 && memcmp(base + h->method.off, "HEAD", 4) == 0;
     c->due_read = 0;
     s->total_requests++;
     c->keep_alive = (h->flags & CAP_H1_KEEP_ALIVE) != 0;
@@ -467,7 +478,8 @@ on_body(cap_conn *c, const char *data, size_t len)
         refuse(c, 500, "Out of memory");
         return;
     }
-    if (c->server->set.timeout_request_body != 0 && !c->starting)
+    /* What nobody reads has one time for all of it, set when DRAINING began. */
+    if (c->state == CAP_CONN_RUNNING && c->server->set.timeout_request_body != 0 && !c->starting)
         due_in(c, &c->due_read, c->server->set.timeout_request_body);
 }
 
@@ -562,6 +574,48 @@ feed_step(cap_conn *c, const char *data, size_t len, size_t *used)
     return false;
 }
 
+/* The peer sends no more, and what it sent was used as far as the state lets us. */
+static void
+at_eof(cap_conn *c)
+{
+    switch (c->state) {
+    case CAP_CONN_IDLE:
+        if (c->in.len == 0)
+            finish(c);
+        break; /* else: pipelined requests wait for the peer to read */
+    case CAP_CONN_READING:
+        refuse(c, 400, "The connection ended in the middle of the request's head");
+        break;
+    case CAP_CONN_RUNNING:
+        if (!c->body_ended)
+            refuse(c, 400, "The connection ended in the middle of the request's content");
+        else if (c->due_eof == 0)
+            due_in(c, &c->due_eof, EOF_GRACE_MS);
+        break;
+    case CAP_CONN_UPGRADED:
+        cap_websocket_eof(c);
+        break;
+    case CAP_CONN_DRAINING:
+        c->keep_alive = false;
+        finish(c);
+        break;
+    case CAP_CONN_LINGERING:
+        cap_conn_close(c, false);
+        break;
+    default:
+        break;
+    }
+}
+
+static void
+on_eof(cap_conn *c)
+{
+    c->eof = true;
+    c->reading = false;
+    cap_stream_read_stop(c->io);
+    at_eof(c);
+}
+
 /* Use the input at hand: c->in, or (when that is empty) `data`, of which the rest is
    put into c->in. Holds c. */
 static void
@@ -595,49 +649,12 @@ feed(cap_conn *c, const char *data, size_t len)
         cap_conn_close(c, true);
         return;
     }
-    if (c->state == CAP_CONN_IDLE && c->eof && c->in.len == 0) {
-        finish(c);
-        return;
-    }
     if (c->state == CAP_CONN_UPGRADED && c->in.len != 0)
         cap_conn_flush_later(c); /* frames that came with the handshake */
+    else if (c->eof && c->state != CAP_CONN_UPGRADED)
+        at_eof(c);
     cap_conn_flush(c);
     cap_conn_update_reading(c);
-}
-
-static void
-on_eof(cap_conn *c)
-{
-    c->eof = true;
-    c->reading = false;
-    cap_stream_read_stop(c->io);
-    switch (c->state) {
-    case CAP_CONN_IDLE:
-        if (c->in.len == 0)
-            finish(c);
-        break; /* else: pipelined requests wait for the peer to read */
-    case CAP_CONN_READING:
-        refuse(c, 400, "The connection ended in the middle of the request's head");
-        break;
-    case CAP_CONN_RUNNING:
-        if (!c->body_ended)
-            refuse(c, 400, "The connection ended in the middle of the request's content");
-        else
-            due_in(c, &c->due_eof, EOF_GRACE_MS);
-        break;
-    case CAP_CONN_UPGRADED:
-        cap_websocket_eof(c);
-        break;
-    case CAP_CONN_DRAINING:
-        c->keep_alive = false;
-        finish(c);
-        break;
-    case CAP_CONN_LINGERING:
-        cap_conn_close(c, false);
-        break;
-    default:
-        break;
-    }
 }
 
 static void
@@ -656,7 +673,7 @@ on_stream_read(cap_stream *stream, const char *data, ssize_t n)
     if (!cap_conn_open(c))
         return;
     Py_INCREF(c);
-    if (n < 0) {
+    if (n < 0 || cap_server_loop_gone(c->server)) {
         cap_conn_close(c, false); /* reset, or timed out by the kernel */
     } else if (n == 0) {
         on_eof(c);
@@ -691,7 +708,7 @@ static void
 on_turn_end(cap_deferred *d)
 {
     cap_conn *c = (cap_conn *)((char *)d - offsetof(cap_conn, deferred));
-    if (cap_conn_open(c)) {
+    if (cap_conn_open(c) && !cap_server_loop_gone(c->server)) {
         if (c->in.len != 0 && c->state == CAP_CONN_UPGRADED)
             cap_websocket_feed(c, NULL, 0);
         else if (c->in.len != 0 && !c->feeding && wants_input(c))
@@ -702,6 +719,66 @@ on_turn_end(cap_deferred *d)
             cap_stream_resume(c->io);
     }
     Py_DECREF(c); /* the queue's */
+}
+
+/* due_request is over. */
+static void
+request_too_long(cap_conn *c)
+{
+    cap_request *r = (cap_request *)Py_NewRef((PyObject *)c->request);
+    PyObject *name = cap_request_name(r);
+    PyErr_Clear();
+    cap_server_log(c->server, CAP_LOG_ERROR, NULL, "Request timed out, its task is cancelled: %S.",
+                   name != NULL ? name : Py_None);
+    Py_XDECREF(name);
+    if (c->request == r && c->state == CAP_CONN_RUNNING) {
+        bool answered = has_answered(c);
+        let_go(c, true);
+        if (c->state == CAP_CONN_RUNNING) {
+            c->keep_alive = false;
+            if (!answered)
+                cap_send_simple(c, 504, "Gateway Timeout", true);
+            finish(c);
+        }
+    }
+    cap_request_cancel(r);
+    Py_DECREF(r);
+}
+
+/* due_read is over. */
+static void
+read_too_long(cap_conn *c)
+{
+    switch (c->state) {
+    case CAP_CONN_UPGRADED:
+        cap_websocket_on_timer(c);
+        break;
+    case CAP_CONN_READING:
+        refuse(c, 408, "The request's head did not arrive in time");
+        break;
+    case CAP_CONN_RUNNING:
+        if (c->body_ended)
+            break;
+        if (c->request != NULL && c->request->expects) /* it waits for our 100 (Continue) */
+            due_in(c, &c->due_read, c->server->set.timeout_request_body);
+        else
+            refuse(c, 408, "The request's content did not arrive in time");
+        break;
+    case CAP_CONN_IDLE:
+        /* While it takes the last response, the client is not idle: due_send is for that. */
+        if (c->server->shutting_down)
+            finish(c);
+        else if (cap_conn_unsent(c) != 0)
+            due_in(c, &c->due_read, c->server->set.timeout_keep_alive);
+        else
+            cap_conn_close(c, false);
+        break;
+    case CAP_CONN_FLUSHING:
+        break;
+    default:
+        cap_conn_close(c, false);
+        break;
+    }
 }
 
 void
@@ -733,38 +810,12 @@ cap_conn_on_timer(cap_wheel_node *node)
     }
     if (cap_conn_open(c) && c->due_request != 0 && now >= c->due_request) {
         c->due_request = 0;
-        cap_request *r = c->request;
-        if (r != NULL) {
-            Py_INCREF(r);
-            bool answered = r->response != CAP_RESPONSE_NOT_STARTED;
-            PyObject *name = cap_request_name(r);
-            cap_server_log(s, CAP_LOG_ERROR, NULL, "Request timed out, its task is cancelled: %S.",
-                           name != NULL ? name : Py_None);
-            Py_XDECREF(name);
-            PyErr_Clear();
-            if (c->request == r && c->state == CAP_CONN_RUNNING) {
-                let_go(c, true);
-                if (c->state == CAP_CONN_RUNNING) {
-                    c->keep_alive = false;
-                    if (!answered)
-                        cap_send_simple(c, 504, "Gateway Timeout", true);
-                    finish(c);
-                }
-            }
-            cap_request_cancel(r);
-            Py_DECREF(r);
-        }
+        if (c->request != NULL)
+            request_too_long(c);
     }
     if (cap_conn_open(c) && c->due_read != 0 && now >= c->due_read) {
         c->due_read = 0;
-        if (c->state == CAP_CONN_UPGRADED)
-            cap_websocket_on_timer(c);
-        else if (c->state == CAP_CONN_READING)
-            refuse(c, 408, "The request's head did not arrive in time");
-        else if (c->state == CAP_CONN_RUNNING && !c->body_ended)
-            refuse(c, 408, "The request's content did not arrive in time");
-        else if (c->state != CAP_CONN_RUNNING && c->state != CAP_CONN_FLUSHING)
-            cap_conn_close(c, false);
+        read_too_long(c);
     }
     cap_conn_rearm(c);
     Py_DECREF(c);
@@ -773,28 +824,50 @@ cap_conn_on_timer(cap_wheel_node *node)
 void
 cap_conn_shutdown(cap_conn *c, uint64_t grace)
 {
-    if (c->state == CAP_CONN_UPGRADED) {
+    uint64_t now = cap_server_now(c->server), due = now + grace;
+    switch (c->state) {
+    case CAP_CONN_UPGRADED:
         cap_websocket_shutdown(c);
-    } else if (c->state == CAP_CONN_IDLE) {
+        break;
+    case CAP_CONN_IDLE:
         if (grace == 0) {
             finish(c);
-            return;
-        }
-        uint64_t due = cap_server_now(c->server) + grace;
-        if (c->due_read == 0 || c->due_read > due) {
+        } else if (c->due_read == 0 || c->due_read > due) {
             c->due_read = due;
             cap_conn_rearm(c);
         }
+        break;
+    case CAP_CONN_DRAINING: /* it has its response, and there will not be another */
+        c->keep_alive = false;
+        finish(c);
+        break;
+    case CAP_CONN_LINGERING:
+        if (c->linger_end > now + LINGER_IDLE_MS)
+            c->linger_end = now + LINGER_IDLE_MS;
+        break;
+    default:
+        break;
     }
+}
+
+/* When it began to be idle, in ms; only to be compared with others. */
+static uint64_t
+idle_since(const cap_conn *c)
+{
+    const cap_server_settings *set = &c->server->set;
+    uint64_t timeout = c->used ? set->timeout_keep_alive : set->timeout_first_byte;
+    return c->due_read > timeout ? c->due_read - timeout : 0;
 }
 
 cap_conn *
 cap_conn_longest_idle(cap_server *s)
 {
+    cap_conn *longest = NULL;
     for (cap_conn *c = s->first; c != NULL; c = c->next)
-        if (c->state == CAP_CONN_IDLE && c->in.len == 0 && cap_conn_unsent(c) == 0)
-            return c;
-    return NULL;
+        if (c->state == CAP_CONN_IDLE && c->in.len == 0 && cap_conn_unsent(c) == 0 &&
+            (longest == NULL || idle_since(c) < idle_since(longest)))
+            longest = c;
+    return longest;
 }
 
 /* --- beginning ------------------------------------------------------------------------- */
@@ -843,6 +916,13 @@ cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
     c->unix_socket = l->listener.family == AF_UNIX;
     c->address = Py_XNewRef(l->address);
     cap_h1_init(&c->parser, &s->set.limits);
+    if (s->closed || cap_server_loop_gone(s)) { /* making it may have run Python */
+        c->state = CAP_CONN_CLOSED;
+        close(fd);
+        PyObject_GC_Track(c);
+        Py_DECREF(c);
+        return;
+    }
     list_last(c);
     PyObject_GC_Track(c);
 
@@ -942,6 +1022,7 @@ conn_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(c->server);
     Py_VISIT(c->request);
+    Py_VISIT(c->tls_info);
     return 0;
 }
 
@@ -956,6 +1037,7 @@ conn_dealloc(PyObject *self)
     cap_buffer_free(&c->out);
     Py_XDECREF(c->client);
     Py_XDECREF(c->address);
+    Py_XDECREF(c->tls_info);
     Py_XDECREF(c->request);
     Py_DECREF(c->server);
     cap_count.connections--;
@@ -973,7 +1055,10 @@ conn_get_client(PyObject *self, void *Py_UNUSED(closure))
 static PyObject *
 conn_get_state(PyObject *self, void *Py_UNUSED(closure))
 {
-    return PyUnicode_FromString(phrase[((cap_conn *)self)->state]);
+    cap_conn *c = (cap_conn *)self;
+    if (c->state == CAP_CONN_IDLE && cap_conn_unsent(c) != 0)
+        return PyUnicode_FromString(phrase[CAP_CONN_FLUSHING]);
+    return PyUnicode_FromString(phrase[c->state]);
 }
 
 static PyObject *

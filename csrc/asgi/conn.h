@@ -35,6 +35,7 @@ typedef struct cap_conn {
     cap_stream *io;              /* what we read and write: `stream`, or `tls` over it */
     cap_stream_uv stream;
     cap_stream_tls *tls;         /* owned; or NULL */
+    PyObject *tls_info;          /* scope["extensions"]["tls"]; NULL: not asked yet */
     cap_h1_parser parser;
     cap_h1_head *head;           /* the server's, while a head is being read */
     cap_buffer in;               /* input that was not consumed */
@@ -60,6 +61,7 @@ typedef struct cap_conn {
     bool eof;                    /* the peer sends no more */
     bool used;                   /* a request was served on it */
     bool body_ended;             /* of the request being answered */
+    bool head_only;              /* ... which is a HEAD: no content in a response of our own */
 } cap_conn;
 
 /* For a freshly accepted socket, which is taken over. Never fails: what cannot be

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "asgi/conn.h"
+#include "asgi/send_file.h"
 #include "asgi/websocket.h"
 
 /* --- the server's list of running applications ------------------------------------- */
@@ -90,6 +91,10 @@ cap_request_detach(cap_request *r, bool disconnected)
     r->conn = NULL;
     if (disconnected)
         r->disconnected = true;
+    if (r->file != NULL) {
+        cap_file_free(r->file);
+        r->file = NULL;
+    }
     if (r->ws != NULL)
         cap_websocket_detached(r);
     Py_INCREF(r);
@@ -109,7 +114,10 @@ cap_request_tell_disconnect(cap_request *r)
 void
 cap_request_drained(cap_request *r)
 {
-    cap_waiters_wake(r->senders, r->st);
+    if (r->file != NULL)
+        cap_file_pump(r);
+    if (r->file == NULL)
+        cap_waiters_wake(r->senders, r->st);
 }
 
 /* --- words ------------------------------------------------------------------------------ */
@@ -196,7 +204,7 @@ end_response(cap_request *r)
         }
         if (r->conn == c && c->request == r)
             cap_conn_response_done(c);
-    } else if (r->response == CAP_RESPONSE_STARTED) {
+    } else if (r->response != CAP_RESPONSE_COMPLETE) {
         cap_request_log(r, false);
         cap_conn_break(c);
     }
@@ -233,7 +241,7 @@ finish(cap_request *r, PyObject *value, PyObject **result)
     } else if (r->conn != NULL && r->response == CAP_RESPONSE_NOT_STARTED) {
         cap_server_log(r->server, CAP_LOG_ERROR, NULL,
                        "ASGI callable returned without starting response.");
-    } else if (r->conn != NULL && r->response == CAP_RESPONSE_STARTED) {
+    } else if (r->conn != NULL && r->response != CAP_RESPONSE_COMPLETE) {
         cap_server_log(r->server, CAP_LOG_ERROR, NULL,
                        "ASGI callable returned without completing response.");
     }
@@ -538,6 +546,8 @@ request_dealloc(PyObject *self)
     Py_XDECREF(r->query);
     Py_XDECREF(r->headers);
     Py_XDECREF(r->chunk);
+    if (r->file != NULL)
+        cap_file_free(r->file);
     if (r->ws != NULL)
         cap_websocket_free(r->ws);
     cap_buffer_free(&r->body);

@@ -14,10 +14,12 @@
 struct cap_conn;
 struct cap_waiter;
 struct cap_websocket;
+struct cap_file;
 
 typedef enum cap_response_state {
     CAP_RESPONSE_NOT_STARTED,
     CAP_RESPONSE_STARTED,  /* http.response.start came */
+    CAP_RESPONSE_TRAILERS, /* the content is out, http.response.trailers is awaited */
     CAP_RESPONSE_COMPLETE
 } cap_response_state;
 
@@ -59,10 +61,14 @@ typedef struct cap_request {
     cap_response_state response;
     int status;
     bool chunked;
+    bool trailers;       /* http.response.start announced them */
+    bool in_trailers;    /* ... and the last chunk is out */
+    bool in_file_chunk;  /* `file` is the content of one chunk */
     bool no_body;        /* HEAD, 204, 304: content is not sent */
     bool has_length;
     uint64_t length_left;
     uint64_t body_octets;
+    struct cap_file *file;      /* owned: on its way (send_file.h); or NULL */
     struct cap_websocket *ws;   /* owned: it is a WebSocket (websocket.h); or NULL */
     PyObject *response_headers; /* for the access log's %(x)o, or NULL */
     struct cap_waiter *senders; /* awaitables of send() that wait for room */
@@ -130,6 +136,8 @@ void cap_send_simple_with(struct cap_conn *conn, int status, const char *text, b
    says by itself (a list or tuple, or NULL), checked. 0, or -1 with an exception. */
 int cap_send_defaults(struct cap_conn *conn);
 int cap_send_fields(struct cap_conn *conn, PyObject *fields);
+/* All octets of r->file are out. `last`: they end the content. */
+void cap_send_content_done(cap_request *r, bool last);
 /* A response's start and body messages, for a WebSocket that is denied. */
 int cap_send_start(cap_request *r, PyObject *message);
 int cap_send_body(cap_request *r, PyObject *message);

@@ -145,6 +145,31 @@ set_new(PyObject *dict, PyObject *key, PyObject *value)
     return rc;
 }
 
+/* What we offer beside the messages of the core; with TLS also what is known of it
+   (ASGI, TLS extension). */
+static PyObject *
+extensions_of(cap_conn *c)
+{
+    cap_server *s = c->server;
+    PyObject *extensions = cap_dict_like(s->extensions);
+    if (extensions == NULL || c->tls == NULL || s->tls_info == NULL)
+        return extensions;
+    if (c->tls_info == NULL) {
+        PyObject *object = Py_NewRef(c->tls->object);
+        PyObject *info = PyObject_CallOneArg(s->tls_info, object);
+        Py_DECREF(object);
+        if (info == NULL)
+            goto fail;
+        Py_XSETREF(c->tls_info, info);
+    }
+    PyObject *info = PyDict_Check(c->tls_info) ? cap_dict_like(c->tls_info) : Py_NewRef(c->tls_info);
+    if (set_new(extensions, s->st->str.tls, info) == 0)
+        return extensions;
+fail:
+    Py_DECREF(extensions);
+    return NULL;
+}
+
 int
 cap_scope_fill(cap_request *r, cap_conn *c, const cap_h1_head *h, const char *base, int memo)
 {
@@ -169,6 +194,7 @@ cap_scope_fill(cap_request *r, cap_conn *c, const cap_h1_head *h, const char *ba
         goto fail;
     r->client = cap_conn_client(c);
     if (r->client == NULL || set_new(scope, st->str.server, cap_conn_server_address(c)) < 0 ||
+        set_new(scope, st->str.extensions, extensions_of(c)) < 0 ||
         set_new(scope, st->str.asgi, cap_dict_like(s->asgi_proto)) < 0 ||
         PyDict_SetItem(scope, st->str.client, r->client) < 0 ||
         PyDict_SetItem(scope, st->str.headers, r->headers) < 0 ||

@@ -2,12 +2,14 @@
    returns an awaitable: the one that is already done, or, when the client does not
    take what is there, one that waits. Also the server's own short responses. */
 #include "asgi/conn.h"
+#include "asgi/send_file.h"
 #include "asgi/websocket.h"
 
 #include <string.h>
 
 #define NOT_STARTED "Expected ASGI message 'http.response.start', but got '%S'."
 #define NOT_BODY "Expected ASGI message 'http.response.body', but got '%S'."
+#define NOT_TRAILERS "Expected ASGI message 'http.response.trailers', but got '%S'."
 #define AFTER_END "Unexpected ASGI message '%S' sent, after response already completed."
 
 /* --- the head ------------------------------------------------------------------------- */
@@ -230,6 +232,12 @@ fail:
 
 /* --- messages --------------------------------------------------------------------------- */
 
+static bool
+is(PyObject *type, PyObject *name)
+{
+    return type == name || (PyUnicode_Check(type) && PyUnicode_Compare(type, name) == 0);
+}
+
 /* message[key] or NULL without an exception when it is not there. Borrowed from the
    message, which the caller holds: only for dicts. */
 static PyObject *
@@ -279,6 +287,9 @@ cap_send_start(cap_request *r, PyObject *message)
     else
         PyErr_Format(PyExc_RuntimeError, NOT_BODY, st->str.http_response_start);
     if (rc == 0 && r->conn == c) {
+        PyObject *trailers = item(message, st->str.trailers);
+        r->trailers = trailers != NULL && PyObject_IsTrue(trailers) == 1;
+        PyErr_Clear();
         r->status = (int)code;
         r->response = CAP_RESPONSE_STARTED;
         if (r->server->access_log != NULL)
@@ -313,6 +324,150 @@ put_content(cap_request *r, cap_conn *c, const Py_buffer *view, bool last)
     return cap_conn_put_object(c, view, line, line_len, tail, last ? 7 : 2);
 }
 
+static void
+complete(cap_request *r)
+{
+    cap_conn *c = r->conn;
+    r->response = CAP_RESPONSE_COMPLETE;
+    cap_request_log(r, false);
+    if (r->conn == c)
+        cap_conn_response_done(c);
+}
+
+/* The content is whole, its last chunk written. */
+static int
+end_content(cap_request *r)
+{
+    if (r->has_length && r->length_left != 0 && !r->no_body)
+        return bad("Response content shorter than Content-Length");
+    if (r->trailers) {
+        r->response = CAP_RESPONSE_TRAILERS;
+        cap_conn_flush_later(r->conn);
+    } else {
+        complete(r);
+    }
+    return 0;
+}
+
+void
+cap_send_content_done(cap_request *r, bool last)
+{
+    cap_conn *c = r->conn;
+    bool end = last && r->chunked && !r->trailers;
+    int rc = 0;
+    if (r->in_file_chunk || end)
+        rc = cap_conn_put(c, "\r\n0\r\n\r\n" + (r->in_file_chunk ? 0 : 2),
+                          (r->in_file_chunk ? 2 : 0) + (end ? 5 : 0));
+    r->in_file_chunk = false;
+    if (rc == 0 && last)
+        rc = end_content(r);
+    else if (rc == 0)
+        cap_conn_flush_later(c);
+    if (rc < 0) {
+        PyErr_WriteUnraisable((PyObject *)r);
+        cap_conn_break(c);
+    }
+    cap_request_drained(r); /* the application's await is over */
+}
+
+/* Did the client say `TE: trailers` (RFC 9110 6.5.1)? */
+static bool
+takes_trailers(const cap_request *r)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(r->headers); i++) {
+        PyObject *pair = PyList_GET_ITEM(r->headers, i), *name, *value;
+        if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2)
+            continue; /* the list is the application's to change */
+        name = PyTuple_GET_ITEM(pair, 0);
+        value = PyTuple_GET_ITEM(pair, 1);
+        if (PyBytes_Check(name) && PyBytes_Check(value) && PyBytes_GET_SIZE(name) == 2 &&
+            memcmp(PyBytes_AS_STRING(name), "te", 2) == 0 &&
+            cap_h1_list_has(PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value), "trailers"))
+            return true;
+    }
+    return false;
+}
+
+/* http.response.trailers: fields behind the last chunk (RFC 9112 7.1.2), for clients
+   that take them; else they are dropped. */
+static int
+on_trailers(cap_request *r, PyObject *message)
+{
+    cap_state *st = r->st;
+    PyObject *headers = item(message, st->str.headers);
+    PyObject *more = headers != NULL || !PyErr_Occurred() ? item(message, st->str.more_trailers) : NULL;
+    PyObject *fields = NULL;
+    int last = more == NULL || PyObject_IsTrue(more) == 0;
+    if (PyErr_Occurred())
+        return -1;
+    if (headers != NULL &&
+        (fields = PySequence_Fast(headers, "headers are an iterable of pairs of bytes (ASGI)")) == NULL)
+        return -1;
+    cap_conn *c = r->conn;
+    int rc = 0;
+    if (c != NULL && r->response == CAP_RESPONSE_TRAILERS) {
+        size_t before = c->out.len;
+        if (r->chunked && !r->in_trailers)
+            rc = cap_conn_put(c, "0\r\n", 3);
+        if (rc == 0 && r->chunked && takes_trailers(r))
+            rc = cap_send_fields(c, fields);
+        if (rc == 0 && r->chunked && last)
+            rc = cap_conn_put(c, "\r\n", 2);
+        if (rc < 0)
+            c->out.len = before;
+        else
+            r->in_trailers = true;
+        if (rc == 0 && last)
+            complete(r);
+        else if (rc == 0)
+            cap_conn_flush_later(c);
+    }
+    Py_XDECREF(fields);
+    return rc;
+}
+
+/* http.response.early_hint: 103 (RFC 8297), before the response, to 1.1 clients. */
+static int
+on_early_hint(cap_request *r, PyObject *message)
+{
+    PyObject *links = item(message, r->st->str.links);
+    if (links == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_KeyError, "links");
+        return -1;
+    }
+    PyObject *all = PySequence_Fast(links, "links are an iterable of bytes (ASGI)");
+    if (all == NULL)
+        return -1;
+    cap_conn *c = r->conn;
+    int rc = 0;
+    if (c != NULL && r->minor >= 1) {
+        size_t before = c->out.len;
+        rc = cap_conn_put(c, "HTTP/1.1 103 Early Hints\r\n", 26);
+        for (Py_ssize_t i = 0; rc == 0 && i < PySequence_Fast_GET_SIZE(all); i++) {
+            PyObject *link = PySequence_Fast_GET_ITEM(all, i);
+            if (!PyBytes_Check(link)) {
+                PyErr_SetString(PyExc_TypeError, "links are an iterable of bytes (ASGI)");
+                rc = -1;
+            } else if (!cap_h1_value_ok(PyBytes_AS_STRING(link), (size_t)PyBytes_GET_SIZE(link))) {
+                rc = bad("Invalid HTTP header value.");
+            } else if (cap_conn_put(c, "link: ", 6) < 0 ||
+                       cap_conn_put(c, PyBytes_AS_STRING(link), (size_t)PyBytes_GET_SIZE(link)) < 0 ||
+                       cap_conn_put(c, "\r\n", 2) < 0) {
+                rc = -1;
+            }
+        }
+        if (rc == 0)
+            rc = cap_conn_put(c, "\r\n", 2);
+        if (rc < 0)
+            c->out.len = before;
+        else
+            cap_conn_flush_later(c);
+    }
+    Py_DECREF(all);
+    return rc;
+}
+
 int
 cap_send_body(cap_request *r, PyObject *message)
 {
@@ -342,24 +497,47 @@ cap_send_body(cap_request *r, PyObject *message)
     int rc = -1;
     if (PyErr_Occurred() || c == NULL) {
         rc = c == NULL && !PyErr_Occurred() ? 0 : -1;
-    } else if (put_content(r, c, &view, last) == 0) {
+    } else if (put_content(r, c, &view, last && !r->trailers) == 0) {
         rc = 0;
-        if (r->conn != c) {
+        if (r->conn != c)
             ; /* the client went away meanwhile */
-        } else if (!last) {
+        else if (last)
+            rc = end_content(r);
+        else
             cap_conn_flush_later(c);
-        } else if (r->has_length && r->length_left != 0 && !r->no_body) {
-            rc = bad("Response content shorter than Content-Length");
-        } else {
-            r->response = CAP_RESPONSE_COMPLETE;
-            cap_request_log(r, false);
-            if (r->conn == c)
-                cap_conn_response_done(c);
-        }
     }
     if (held)
         PyBuffer_Release(&view);
     return rc;
+}
+
+/* What is neither the start nor the body where that is due: an extension's message, or
+   an error. */
+static int
+dispatch_extension(cap_request *r, PyObject *type, PyObject *message)
+{
+    cap_state *st = r->st;
+    const char *expected = NOT_BODY;
+    switch (r->response) {
+    case CAP_RESPONSE_NOT_STARTED:
+        if (is(type, st->str.http_response_early_hint))
+            return on_early_hint(r, message);
+        expected = NOT_STARTED;
+        break;
+    case CAP_RESPONSE_TRAILERS:
+        if (is(type, st->str.http_response_trailers))
+            return on_trailers(r, message);
+        expected = NOT_TRAILERS;
+        break;
+    default:
+        if (is(type, st->str.http_response_pathsend))
+            return cap_send_path(r, message);
+        if (is(type, st->str.http_response_zerocopysend))
+            return cap_send_part(r, message);
+        break;
+    }
+    PyErr_Format(PyExc_RuntimeError, expected, type);
+    return -1;
 }
 
 /* 0, or -1 with an exception that the application gets. */
@@ -381,18 +559,15 @@ dispatch(cap_request *r, PyObject *message)
     /* The literals of an application are interned: mostly the pointers are the same. */
     PyObject *expected = r->response == CAP_RESPONSE_NOT_STARTED ? st->str.http_response_start
                                                                  : st->str.http_response_body;
-    bool same = type == expected;
-    if (!same && PyUnicode_Check(type))
-        same = PyUnicode_Compare(type, expected) == 0;
+    bool same = is(type, expected);
     if (r->response == CAP_RESPONSE_COMPLETE) {
         PyErr_Format(PyExc_RuntimeError, AFTER_END, type);
         return -1;
     }
-    if (!same) {
-        PyErr_Format(PyExc_RuntimeError,
-                     r->response == CAP_RESPONSE_NOT_STARTED ? NOT_STARTED : NOT_BODY, type);
-        return -1;
-    }
+    if (r->file != NULL)
+        return bad("A file is still being sent: await the send() before.");
+    if (!same || r->response == CAP_RESPONSE_TRAILERS)
+        return dispatch_extension(r, type, message);
     return r->response == CAP_RESPONSE_NOT_STARTED ? cap_send_start(r, message)
                                                     : cap_send_body(r, message);
 }
@@ -408,7 +583,8 @@ typedef struct send_awaitable {
 static bool
 must_wait(const cap_request *r, size_t limit)
 {
-    return r->conn != NULL && cap_conn_open(r->conn) && cap_conn_unsent(r->conn) > limit;
+    return r->conn != NULL && cap_conn_open(r->conn) &&
+           (r->file != NULL || cap_conn_unsent(r->conn) > limit);
 }
 
 typedef struct send_object {

@@ -523,7 +523,10 @@ make_protos(cap_server *s, const char *asgi_version)
     cap_objects *o = s->objects;
     s->asgi_proto = Py_BuildValue("{OsOs}", st->str.version, asgi_version, st->str.spec_version, "2.3");
     s->scope_proto = PyDict_New();
-    if (s->asgi_proto == NULL || s->scope_proto == NULL)
+    s->extensions = Py_BuildValue("{O{}O{}O{}O{}}", st->str.http_response_pathsend,
+                                  st->str.http_response_zerocopysend,
+                                  st->str.http_response_trailers, st->str.http_response_early_hint);
+    if (s->asgi_proto == NULL || s->scope_proto == NULL || s->extensions == NULL)
         return -1;
     PyObject *const pairs[][2] = {
         {st->str.type, st->str.http},
@@ -539,6 +542,7 @@ make_protos(cap_server *s, const char *asgi_version)
         {st->str.path, Py_None},
         {st->str.raw_path, Py_None},
         {st->str.query_string, o->empty_bytes},
+        {st->str.extensions, Py_None},
     };
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
         if (PyDict_SetItem(s->scope_proto, pairs[i][0], pairs[i][1]) < 0)
@@ -585,7 +589,7 @@ server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         "limit_request_body", "limit_concurrency", "limit_max_requests", "timeout_first_byte",
         "timeout_request_head", "timeout_request_body", "timeout_send", "timeout_keep_alive",
         "timeout_request", "ws", "ws_max_size", "ws_max_queue", "ws_ping_interval",
-        "ws_ping_timeout", "ws_per_message_deflate", "ssl_context", NULL};
+        "ws_ping_timeout", "ws_per_message_deflate", "ssl_context", "tls_info", NULL};
     PyObject *loop, *app, *logger = NULL, *state = NULL, *root_path = NULL, *scheme = NULL;
     PyObject *defaults = NULL, *proxy = NULL, *log = NULL, *line = NULL, *head = NULL;
     PyObject *fields = NULL, *field_size = NULL, *body = NULL, *concurrency = NULL;
@@ -593,14 +597,14 @@ server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *keep = NULL, *t_request = NULL;
     const char *asgi_version = "3.0";
     PyObject *ws_size = NULL, *ws_queue = NULL, *ws_interval = NULL, *ws_timeout = NULL;
-    PyObject *ssl_context = NULL;
+    PyObject *ssl_context = NULL, *tls_info = NULL;
     int date = 1, reset = 0, ws = 1, ws_deflate = 1;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "OO|$OOsUUOpOOpOOOOOOOOOOOOOpOOOOpO:HTTPServer", names, &loop, &app, &logger,
+            args, kwargs, "OO|$OOsUUOpOOpOOOOOOOOOOOOOpOOOOpOO:HTTPServer", names, &loop, &app, &logger,
             &state, &asgi_version, &root_path, &scheme, &defaults, &date, &proxy, &log, &reset,
             &line, &head, &fields, &field_size, &body, &concurrency, &max_requests, &first, &t_head,
             &t_body, &t_send, &keep, &t_request, &ws, &ws_size, &ws_queue, &ws_interval,
-            &ws_timeout, &ws_deflate, &ssl_context))
+            &ws_timeout, &ws_deflate, &ssl_context, &tls_info))
         return NULL;
     if (logger == NULL) {
         PyErr_SetString(PyExc_TypeError, "HTTPServer() needs a logger");
@@ -628,6 +632,7 @@ server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     s->proxy_headers = optional(proxy);
     s->access_log = optional(log);
     s->ssl_context = optional(ssl_context);
+    s->tls_info = optional(tls_info);
     s->root_path = Py_NewRef(root_path != NULL ? root_path : s->objects->empty_str);
     s->scheme = Py_NewRef(scheme != NULL ? scheme : st->str.http);
     Py_ssize_t root_len;
@@ -712,6 +717,8 @@ server_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(s->proxy_headers);
     Py_VISIT(s->access_log);
     Py_VISIT(s->ssl_context);
+    Py_VISIT(s->tls_info);
+    Py_VISIT(s->extensions);
     Py_VISIT(s->context);
     Py_VISIT(s->asgi_proto);
     Py_VISIT(s->scope_proto);
@@ -727,6 +734,7 @@ server_clear(PyObject *self)
     Py_CLEAR(s->proxy_headers);
     Py_CLEAR(s->access_log);
     Py_CLEAR(s->ssl_context);
+    Py_CLEAR(s->tls_info);
     Py_CLEAR(s->context);
     return 0;
 }
@@ -749,6 +757,7 @@ server_dealloc(PyObject *self)
     Py_XDECREF(s->app);
     Py_XDECREF(s->logger);
     Py_XDECREF(s->asgi_proto);
+    Py_XDECREF(s->extensions);
     Py_XDECREF(s->scope_proto);
     Py_XDECREF(s->root_path);
     Py_XDECREF(s->scheme);

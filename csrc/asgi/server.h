@@ -63,6 +63,8 @@ typedef struct cap_server {
     PyObject *state;         /* dict or NULL: copied into each scope */
     PyObject *proxy_headers; /* callable or NULL */
     PyObject *ssl_context;   /* ssl.SSLContext or NULL: connections speak TLS */
+    PyObject *tls_info;      /* callable(ssl.SSLObject) -> the ASGI tls extension's dict; or NULL */
+    PyObject *extensions;    /* scope["extensions"] of HTTP; copied */
     PyObject *access_log;    /* AccessLog or NULL */
     PyObject *context;       /* the context in which requests begin; copied for each */
     PyObject *asgi_proto;    /* {"version": ..., "spec_version": "2.3"}; copied */
@@ -105,11 +107,19 @@ typedef struct cap_server {
     char read_buffer[CAP_READ_BUFFER];
 } cap_server;
 
-/* ms of the loop's clock, as of this turn. */
+/* Is the loop closed, or being closed, without a close() of ours? libuv calls back once
+   more then; nothing may be begun. */
+static inline bool
+cap_server_loop_gone(const cap_server *s)
+{
+    return s->reactor->uv == NULL;
+}
+
+/* ms of the loop's clock, as of this turn; 0 when there is no loop any more. */
 static inline uint64_t
 cap_server_now(const cap_server *s)
 {
-    return uv_now(s->reactor->uv);
+    return s->reactor->uv != NULL ? uv_now(s->reactor->uv) : 0;
 }
 
 /* Tell the siblings how many connections there are. */

@@ -69,6 +69,10 @@ cap_websocket_begin(cap_request *r, cap_conn *c, const cap_h1_head *h, const cha
     }
     asgi = cap_dict_like(s->asgi_proto);
     extensions = Py_BuildValue("{s:{}}", "websocket.http.response");
+    PyObject *http = PyDict_GetItemWithError(scope, st->str.extensions); /* borrowed */
+    PyObject *tls = http != NULL && PyDict_Check(http) ? PyDict_GetItemWithError(http, st->str.tls) : NULL;
+    if (extensions != NULL && tls != NULL && PyDict_SetItem(extensions, st->str.tls, tls) < 0)
+        goto fail;
     PyObject *scheme = PyDict_GetItemWithError(scope, st->str.scheme); /* borrowed */
     if (asgi == NULL || extensions == NULL || scheme == NULL)
         goto fail;

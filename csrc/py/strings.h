@@ -34,6 +34,16 @@
     X(http_disconnect, "http.disconnect")                                      \
     X(http_response_start, "http.response.start")                              \
     X(http_response_body, "http.response.body")                                \
+    X(http_response_pathsend, "http.response.pathsend")                        \
+    X(http_response_zerocopysend, "http.response.zerocopysend")                \
+    X(http_response_trailers, "http.response.trailers")                        \
+    X(http_response_early_hint, "http.response.early_hint")                    \
+    X(more_trailers, "more_trailers")                                          \
+    X(links, "links")                                                          \
+    X(file, "file")                                                            \
+    X(offset, "offset")                                                        \
+    X(count, "count")                                                          \
+    X(tls, "tls")                                                              \
     X(ws, "ws")                                                                \
     X(wss, "wss")                                                              \
     X(ws_spec_version, "2.4")                                                  \

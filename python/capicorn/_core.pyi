@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextvars import Context
 from logging import Logger
-from ssl import SSLContext
+from ssl import SSLContext, SSLObject
 from typing import Any
 
 LIBUV_VERSION: str
@@ -87,6 +87,8 @@ class HTTPServer:
         ws_per_message_deflate: bool = True,
         # an ssl.SSLContext: every connection speaks TLS
         ssl_context: SSLContext | None = None,
+        # called with a connection's ssl.SSLObject, once; what it returns is the ASGI tls extension's dict
+        tls_info: Callable[[SSLObject], dict[str, Any]] | None = None,
     ) -> None: ...
     ssl_context: SSLContext | None
     """Of connections accepted from now on; may be set, so that certificates are renewed."""

@@ -279,6 +279,11 @@ class Server:
         if config.timeout_keep_alive == 0:
             settings["timeout_keep_alive"] = 0.001  # at once; to C 0 is "no limit"
         self._access_log = access_log(config, loop)
+        tls_info = None
+        if config.ssl is not None:
+            from capicorn.tls import make_info
+
+            tls_info = make_info(config)
         return _core.HTTPServer(
             loop,
             config.loaded_app,
@@ -293,6 +298,7 @@ class Server:
             limit_max_requests=self.limit_max_requests or 0 if config.worker is None else 0,
             ws=config.ws != "none",
             ssl_context=config.ssl,
+            tls_info=tls_info,
             **settings,
         )
 

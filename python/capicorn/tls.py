@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from capicorn.config import Config
@@ -54,3 +55,39 @@ def make_context(config: Config) -> ssl.SSLContext | None:
     if not isinstance(context, ssl.SSLContext):
         raise TypeError(f"`ssl_context_factory` must return an `ssl.SSLContext`, got {type(context).__name__}")
     return context
+
+
+def _name(certificate: dict[str, Any]) -> str | None:
+    """RFC 4514: the subject, last part first."""
+    keys = {"commonName": "CN", "countryName": "C", "localityName": "L", "stateOrProvinceName": "ST",
+            "organizationName": "O", "organizationalUnitName": "OU"}  # fmt: skip
+    parts = [(keys.get(k, k), v) for rdn in certificate.get("subject", ()) for k, v in rdn]
+    escaped = [f"{k}={''.join(chr(92) + c if c in ',+<>;=' + chr(34) + chr(92) else c for c in v)}" for k, v in parts]
+    return ",".join(reversed(escaped)) or None
+
+
+def make_info(config: Config) -> Callable[[ssl.SSLObject], dict[str, Any]]:
+    """What the ASGI tls extension says of a connection, as a function of its ssl.SSLObject: `server_cert` (PEM),
+    `client_cert_chain` (list of PEM), `client_cert_name` (RFC 4514), `client_cert_error`, `tls_version` (0x0304 for
+    TLS 1.3), `cipher_suite` (None: the ssl module does not tell its number)."""
+    try:
+        with open(config.ssl_certfile or "", encoding="ascii") as file:
+            text = file.read()
+    except (OSError, ValueError):
+        text = ""
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    server = text[text.index(begin) : text.index(end) + len(end)] + "\n" if begin in text and end in text else None
+    versions = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+
+    def info(connection: ssl.SSLObject) -> dict[str, Any]:
+        der = connection.getpeercert(binary_form=True)
+        return {
+            "server_cert": server,
+            "client_cert_chain": [ssl.DER_cert_to_PEM_cert(der)] if der else [],
+            "client_cert_name": _name(connection.getpeercert() or {}) if der else None,
+            "client_cert_error": None,
+            "tls_version": versions.get(connection.version() or ""),
+            "cipher_suite": None,
+        }
+
+    return info
