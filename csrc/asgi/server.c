@@ -318,6 +318,17 @@ stop_listening(cap_server *s)
 }
 
 static PyObject *
+server_take_waiting(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    cap_server *s = (cap_server *)self;
+    for (cap_server_listener *sl = s->listeners; sl != NULL; sl = sl->next)
+        cap_listener_take_waiting(&sl->listener); /* runs no Python that could end the list */
+    if (s->reactor != NULL)
+        cap_reactor_watchers_changed(s->reactor);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 server_stop_listening(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     stop_listening((cap_server *)self);
@@ -859,6 +870,8 @@ static PyGetSetDef server_getset[] = {
 
 static PyMethodDef server_methods[] = {
     {"listen", server_listen, METH_O, "listen(fd, /)\n--\n\nAccept from a listening socket."},
+    {"take_waiting", server_take_waiting, METH_NOARGS,
+     "take_waiting()\n--\n\nAccept what waits in the kernel, before the sockets are closed."},
     {"stop_listening", server_stop_listening, METH_NOARGS,
      "stop_listening()\n--\n\nAccept no more."},
     {"shutdown", (PyCFunction)(void (*)(void))server_shutdown, METH_FASTCALL | METH_KEYWORDS,

@@ -134,6 +134,18 @@ on_handle_closed(uv_handle_t *handle)
 }
 
 void
+cap_listener_take_waiting(cap_listener *l)
+{
+    while (!l->closing) {
+        int fd = accept_one(l->fd);
+        if (fd >= 0)
+            l->on->accepted(l, fd);
+        else if (errno != EINTR && errno != ECONNABORTED)
+            return;
+    }
+}
+
+void
 cap_listener_close(cap_listener *l)
 {
     l->closing = true;

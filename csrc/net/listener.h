@@ -52,6 +52,9 @@ struct cap_listener {
    close. */
 int cap_listener_start(cap_listener *l, uv_loop_t *loop, int fd, const cap_listener_events *on,
                        void *owner);
+/* Accept what the kernel holds for us (and who shares the socket) now: when a listening
+   socket is closed, those clients would get an RST. As on->accepted, with the GIL. */
+void cap_listener_take_waiting(cap_listener *l);
 /* Accept no more; on->closed comes later, from uv_run. Once. */
 void cap_listener_close(cap_listener *l);
 

@@ -94,6 +94,8 @@ class HTTPServer:
     """Of connections accepted from now on; may be set, so that certificates are renewed."""
     def listen(self, fd: int) -> None:
         """Accept from a listening socket. The descriptor stays the caller's, and has to stay open until stop_listening()."""
+    def take_waiting(self) -> None:
+        """Accept what waits in the kernel now: it would be reset when the listening sockets are closed."""
     def stop_listening(self) -> None:
         """Accept no more. The listening sockets stay open."""
     def shutdown(self, idle_grace: float = 0.0) -> None:

@@ -247,11 +247,13 @@ class Server:
         logger.info("Shutting down")
         if self.config.worker is not None:
             self.config.worker.stopping()
+        http = self.server_state.http
+        if http is not None and self.config.worker is None:
+            http.take_waiting()  # of the sockets that workers share, their siblings take it
         for listener in self.servers:
             listener.close()
         for sock in sockets or []:
             sock.close()
-        http = self.server_state.http
         if http is not None:
             await self._drain(http)
             http.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,3 +134,22 @@ def test_a_connection_kept_alive_by_a_response_that_had_begun_is_idle_afterwards
     assert rest(sock).endswith(b"3\r\nend\r\n0\r\n\r\n")
     assert process.exit_code() == -15
     assert time.monotonic() - begin < 3
+
+
+def test_a_connection_that_waits_to_be_accepted_is_served(launch: Launch, folder: Path) -> None:
+    (folder / "busy.py").write_text(
+        "import sys, time\nfrom apps import app as inner\n"
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'http' and scope['path'] == '/block':\n"
+        "        print('app: blocking', file=sys.stderr, flush=True)\n        time.sleep(0.5)\n"
+        "    await inner(scope, receive, send)\n"
+    )
+    process = launch(app="busy:app")
+    first = process.open("/block")
+    process.wait_for("app: blocking")
+    waiting = [process.open("/") for _ in range(5)]  # nobody accepts while the loop is blocked
+    process.signal(signal.SIGTERM)
+    assert b" 200 " in rest(first)
+    for sock in waiting:
+        assert b" 200 " in rest(sock)
+    assert process.exit_code() == -15
