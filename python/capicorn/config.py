@@ -133,6 +133,11 @@ class Config:
         callback_notify: Callable[..., Any] | None
         ssl_keyfile: str | os.PathLike[str] | None
         ssl_certfile: str | os.PathLike[str] | None
+        ssl_keyfile_password: str | None
+        ssl_version: int
+        ssl_cert_reqs: int
+        ssl_ca_certs: str | os.PathLike[str] | None
+        ssl_ciphers: str | None
         ssl_context_factory: Callable[..., Any] | None
 
     def __init__(self, app: Any, *args: Any, **kwargs: Unpack[ConfigArguments]) -> None:
