@@ -140,7 +140,7 @@ request_lines(void)
     NO("9112 3.2: NUL", "GET /\0 HTTP/1.1\r\n", "400 invalid character");
     OK("9112 3: method of 65",
        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\nHost: h\r\n\r\n",
-       "HEAD AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA path=/ "
+       "HEAD AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA path=/ query= origin "
        "1.1 keep\n[Host|h]\nEND\nstart, left 0\n");
     NO("the second of two is bad", H "\r\nGET /\r\n", "400 the request line has no HTTP version");
 }
@@ -177,7 +177,7 @@ targets(void)
     NO("9110 9.3.6: empty port", "CONNECT h: HTTP/1.1\r\n", "400 the target of CONNECT");
     NO("9110 9.3.6: port 0", "CONNECT h:0 HTTP/1.1\r\n", "400 the target of CONNECT");
     OK("without a tunnel to open", "CONNECT /h:1 HTTP/1.1\r\nHost: h\r\n\r\n",
-       "HEAD CONNECT path=/h:1 1.1 keep\n[Host|h]\nEND\nstart, left 0\n");
+       "HEAD CONNECT path=/h:1 query= origin 1.1 keep\n[Host|h]\nEND\nstart, left 0\n");
     NO("9112 3.2.3: URI", "CONNECT http://h:1 HTTP/1.1\r\n", "400 the target of CONNECT");
     NO("9112 3.2: one slash", "GET http:/x HTTP/1.1\r\n", "400 the request target is neither");
     NO("9112 3.2: other scheme", "GET ftp://x/ HTTP/1.1\r\n", "400 the request target is neither");
