@@ -1,0 +1,118 @@
+"""Cases that are more than requests a second: a fixed rate, a blocked worker, memory, the time of a start."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from typing import Any
+
+from . import apps
+from .cases import Case
+from .environment import Environment
+from .processes import Cores, Failed, Load, Running, cpu_of, loaded, settled_memory
+from .servers import Server
+
+IDLE_CONNECTIONS = 2000
+BLOCKED_RATE = 400
+
+
+def latency(running: Running, seconds: float, rate: float) -> dict[str, Any]:
+    """Requests at a fixed rate; a wait counts from when the request was due, so a stall is not hidden by the load's
+    own waiting. The value is the 99th percentile."""
+    result = loaded(running, seconds, "-r", f"{rate:.0f}")
+    if result["late"]:
+        # The server could not keep up: those were due and never sent.
+        result["latency_us"]["p99"] = max(result["latency_us"]["p99"], result["latency_us"]["max"])
+    return {"value": result["latency_us"]["p99"], "latency_us": result["latency_us"], "rate": rate,
+            "never_sent": result["late"], "cpu_us": result["cpu"] / result["requests"] * 1e6,
+            "busy": result["cpu"] / result["seconds"],
+            "server_idle": result["server_idle"], "load_idle": result["load_idle"], "load_busy": result["load_cpu"] / result["seconds"]}
+
+
+def blocked(running: Running) -> dict[str, Any]:
+    """One worker's event loop stands still for a second; meanwhile new connections arrive at a fixed rate. The value is
+    how long they waited on average."""
+    trouble: list[str] = []
+    begun = threading.Event()
+
+    def block() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+        try:
+            connection.request("GET", "/block")
+            begun.set()
+            answer = connection.getresponse()
+            if answer.status != 200 or answer.read() != apps.HELLO:
+                trouble.append("the blocking request was answered wrongly")
+        except (OSError, http.client.HTTPException) as e:
+            trouble.append(repr(e))
+        finally:
+            begun.set()
+            connection.close()
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    begun.wait(10)
+    time.sleep(0.05)
+    try:
+        result = loaded(running, apps.BLOCK_SECONDS * 0.8, "-r", str(BLOCKED_RATE), "-c", str(BLOCKED_RATE * 2))
+    finally:
+        thread.join()
+    if trouble:
+        raise Failed(trouble[0])
+    return {"value": result["latency_us"]["mean"], "latency_us": result["latency_us"],
+            "over_100ms": result["over_100ms"] / result["requests"]}
+
+
+def idle(server: Server, case: Case, env: Environment, cores: Cores) -> dict[str, Any]:
+    """KiB for each of many connections that had one answer and stay open."""
+    running = Running(server, case, env, cores)
+    try:
+        running.wait_until_up()
+        running.check()
+        loaded(running, 0.5)
+        before = settled_memory(running.process.pid, 1.0)
+        load = Load([str(env.load), "hold", "-p", str(running.port), "-d", "20", "-c", str(IDLE_CONNECTIONS),
+                     *running.files()], cores.load)
+        try:
+            load.result(60)
+            after = settled_memory(running.process.pid, 1.0)
+            load.go_on()
+            load.result()
+        finally:
+            load.close()
+    finally:
+        running.stop()
+    # Below what can be told apart counts as that.
+    return {"value": max((after - before) / IDLE_CONNECTIONS, 0.05), "before_kib": before, "after_kib": after}
+
+
+def start(server: Server, case: Case, env: Environment, cores: Cores) -> dict[str, Any]:
+    """Milliseconds from the start of the process to the first right answer."""
+    running = Running(server, case, env, cores)
+    try:
+        running.wait_until_up(each=0.001)
+        running.check()
+        wall = time.perf_counter() - running.started
+        cpu = cpu_of(running.pids())
+    finally:
+        running.stop()
+    return {"value": wall * 1e3, "cpu_ms": cpu * 1e3}
+
+
+def memory(server: Server, case: Case, env: Environment, cores: Cores) -> dict[str, Any]:
+    """MiB of all processes for each worker, after requests."""
+    running = Running(server, case, env, cores)
+    try:
+        running.wait_until_up()
+        settled_memory(running.process.pid, 2.0)
+        running.check()
+        loaded(running, 0.5)
+        kib = settled_memory(running.process.pid, 1.0)
+        pids = running.pids()
+    finally:
+        running.stop()
+    return {"value": kib / 1024 / case.workers, "processes": len(pids)}
+
+
+ALONE = {"idle": idle, "start": start, "memory": memory}
