@@ -15,6 +15,9 @@ from tests.harness.thread import Receive, Scope, Send, Served
 
 KEYS = {"type", "asgi", "http_version", "server", "client", "scheme", "root_path", "headers", "state", "method", "path",
         "raw_path", "query_string"}  # fmt: skip
+EXTENSIONS = {"http.response.pathsend", "http.response.zerocopysend", "http.response.trailers",
+              "http.response.early_hint", "http.response.push", "tls"}  # fmt: skip
+"""What a server may offer; `extensions` is only there when it offers something."""
 
 
 class Recorder:
@@ -44,7 +47,17 @@ def get(target: str = "/", *fields: str, version: str = "1.1", method: str = "GE
 def test_keys(serve: Served) -> None:
     scope, _ = scope_of(serve, get())
     assert type(scope) is dict
-    assert set(scope) == KEYS
+    assert set(scope) - {"extensions"} == KEYS
+
+
+def test_extensions(serve: Served) -> None:
+    scope, _ = scope_of(serve, get())
+    if "extensions" not in scope:
+        return
+    assert type(scope["extensions"]) is dict
+    assert scope["extensions"], "nothing is offered, so the key has to be absent"
+    assert set(scope["extensions"]) <= EXTENSIONS
+    assert all(type(v) is dict for v in scope["extensions"].values())
 
 
 def test_types_and_values(serve: Served) -> None:
@@ -146,6 +159,7 @@ def test_every_request_has_a_scope_of_its_own(serve: Served) -> None:
         scope["asgi"]["version"] = "9"
         scope["state"]["x"] = 1
         scope["client"] = None
+        scope.setdefault("extensions", {})["mine"] = {}
         await ok(scope, receive, send)
 
     c = serve(app)
@@ -153,7 +167,7 @@ def test_every_request_has_a_scope_of_its_own(serve: Served) -> None:
         c.send(get("/p", "X: y"))
         assert c.response().status == 200
     assert all(s == seen[0] for s in seen)
-    assert set(seen[0]) == KEYS
+    assert set(seen[0]) - {"extensions"} == KEYS
 
 
 @pytest.mark.parametrize("root", ["/api", "/api/v1"])

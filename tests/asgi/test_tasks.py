@@ -351,8 +351,10 @@ def test_run_coroutine_threadsafe(serve: Served) -> None:
     assert serve(app).get("/").response().text == "42"
 
 
-def test_subprocess(serve: Served) -> None:
+def test_subprocess(serve: Served, request: pytest.FixtureRequest) -> None:
     """Child processes need a watcher that works in a thread that is not the main one."""
+    if serve.server.loop_name == "uvloop":  # type: ignore[attr-defined]
+        request.applymarker(pytest.mark.stays("descriptors", "uvloop keeps /dev/null from its first child on"))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         code = "import sys; data = sys.stdin.read(); print(data.upper()); sys.exit(4)"

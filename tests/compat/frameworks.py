@@ -32,9 +32,11 @@ NEEDS = {
                   "websockets", "opentelemetry-api", "opentelemetry-sdk"],
     "fastapi": ["a2wsgi", "anyio[trio]", "dirty-equals", "email-validator", "flask", "httpx2", "inline-snapshot", "itsdangerous",
                 "jinja2", "opentelemetry-api", "opentelemetry-sdk", "orjson", "pwdlib[argon2]", "pydantic-extra-types",
-                "pydantic-settings", "pyjwt", "python-multipart", "pyyaml", "sqlmodel", "strawberry-graphql", "ujson",
+                "pydantic-settings", "pyjwt", "python-multipart", "pyyaml", "sqlmodel", "strawberry-graphql", "typer", "ujson",
                 "websockets"],
 }  # fmt: skip
+CHOSEN = "by design: "
+"""How the reasons begin that --write leaves alone: what we do otherwise than uvicorn, on purpose."""
 LIMIT = 60
 """Seconds for one test."""
 
@@ -115,7 +117,7 @@ def suite(name: str, server: str, tests: Sequence[str], leave_out: Sequence[str]
         arguments.write_text("\n".join([*(f"--deselect={t}" for t in leave_out), *(tests or ["tests"])]))
         subprocess.run(
             [python, "-m", "pytest", "-q", "-p", "real_client", "-p", "no:cacheprovider", "-o", "addopts=", "--no-header",
-             "--tb=short", "-W", "ignore", "-o", "filterwarnings=ignore", f"--timeout={LIMIT}", f"@{arguments}"],
+             "--continue-on-collection-errors", "--tb=short", "-W", "ignore", "-o", "filterwarnings=ignore", f"--timeout={LIMIT}", f"@{arguments}"],
             cwd=folder, env=environ, check=False, stdout=None if tests else subprocess.DEVNULL,
         )  # fmt: skip
         if not results.exists():
@@ -134,14 +136,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = given.framework
     left_out = {} if given.write or given.tests else excluded(name)
     outcome = suite(name, given.server, given.tests, list(left_out))
+    if not outcome:
+        raise SystemExit(f"no test of {name} was run")
     failed = {test: reason for test, (result, reason) in outcome.items() if result == "failed"}
     if failed and not given.tests:
         again = suite(name, given.server, sorted(failed), [])
         failed = {test: reason for test, (result, reason) in again.items() if result == "failed"}
     if given.write:
-        others = [line for line in EXCLUDED.read_text().splitlines() if not line.startswith(f"{name}::")] if EXCLUDED.exists() else []
+        before = EXCLUDED.read_text().splitlines() if EXCLUDED.exists() else []
+        others = [line for line in before if not line.startswith(f"{name}::") or f"# {CHOSEN}" in line]
         lines = [f"{name}::{test}  # {reason}" for test, reason in failed.items()]
-        EXCLUDED.write_text("\n".join([*others, *sorted(lines)]) + "\n")
+        EXCLUDED.write_text("\n".join(sorted({*others, *lines})) + "\n")
     for test, reason in sorted(failed.items()):
         print(f"FAILED {name}::{test}  # {reason}")
     passed = sum(result == "passed" for result, _ in outcome.values())
