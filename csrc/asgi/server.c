@@ -54,7 +54,7 @@ on_timer(uv_timer_t *handle)
     server_timer *t = (server_timer *)handle;
     cap_reactor_enter(t->reactor);
     cap_server *s = t->server;
-    if (s == NULL)
+    if (s == NULL || cap_server_loop_gone(s))
         return;
     Py_INCREF(s);
     s->timer_due = UINT64_MAX;
@@ -84,6 +84,8 @@ arm_timer(cap_server *s, uint64_t now)
 void
 cap_server_want_timer(cap_server *s, uint64_t due)
 {
+    if (s->timer == NULL || cap_server_loop_gone(s))
+        return;
     uint64_t now = cap_server_now(s);
     if (s->timer_due <= due + CAP_WHEEL_TICK_MS)
         return;
@@ -209,19 +211,29 @@ on_may_accept(cap_listener *l)
     return s->board == NULL || cap_board_may_accept(s->board, s->slot, cap_board_now());
 }
 
+/* So often at most is it said that descriptors ran out. */
+#define EXHAUSTED_SAID_MS 1000
+
 /* Descriptors ran out: the connection that has been idle longest makes room. */
 static bool
 on_exhausted(cap_listener *l, int err)
 {
     cap_server *s = listener_of(l)->server;
-    cap_conn *idle = cap_conn_longest_idle(s);
-    cap_server_log(s, CAP_LOG_WARNING, NULL, "Cannot accept a connection: %s.%s", strerror(err),
-                   idle != NULL ? " The connection that was idle longest is closed for it."
-                                : " None is idle; trying again.");
-    if (idle == NULL || s->closed)
+    cap_conn *idle = (cap_conn *)Py_XNewRef((PyObject *)cap_conn_longest_idle(s));
+    uint64_t now = cap_server_now(s);
+    if (s->exhausted_said == 0 || now >= s->exhausted_said + EXHAUSTED_SAID_MS) {
+        s->exhausted_said = now;
+        cap_server_log(s, CAP_LOG_WARNING, NULL, "Cannot accept a connection: %s.%s", strerror(err),
+                       idle != NULL ? " The connection that was idle longest is closed for it."
+                                    : " None is idle; trying again.");
+    }
+    if (idle == NULL)
         return false;
-    cap_conn_close(idle, false);
-    return true;
+    bool freed = idle->state == CAP_CONN_IDLE && !s->closed; /* logging is Python */
+    if (freed)
+        cap_conn_close(idle, false);
+    Py_DECREF((PyObject *)idle);
+    return freed;
 }
 
 static void
@@ -372,8 +384,9 @@ server_shutdown(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
         return NULL;
     }
     s->shutting_down = true;
+    uint64_t ms = grace > 0 ? (uint64_t)ceil((grace < 1e9 ? grace : 1e9) * 1000) : 0;
     if (s->reactor != NULL && !s->closed)
-        each_connection(s, cap_conn_shutdown, grace > 0 ? (uint64_t)ceil(grace * 1000) : 0);
+        each_connection(s, cap_conn_shutdown, ms);
     Py_RETURN_NONE;
 }
 
@@ -440,10 +453,10 @@ server_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     cap_server *s = (cap_server *)self;
     if (s->closed)
         Py_RETURN_NONE;
+    s->closed = true; /* first: what follows may run Python, which finds it closed */
+    s->shutting_down = true;
     stop_listening(s);
     each_connection(s, close_one, 0);
-    s->closed = true;
-    s->shutting_down = true;
     server_timer *t = (server_timer *)s->timer;
     s->timer = NULL;
     if (t != NULL) {
@@ -757,8 +770,10 @@ server_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     if (!s->closed) {
+        PyObject *exc = cap_err_take();
         PyObject *rc = server_close(self, NULL);
         Py_XDECREF(rc);
+        cap_err_restore(exc);
     }
     cap_reactor *reactor = s->reactor;
     server_clear(self);
@@ -797,10 +812,13 @@ get_connections(PyObject *self, void *Py_UNUSED(closure))
 static PyObject *
 get_tasks(PyObject *self, void *Py_UNUSED(closure))
 {
-    PyObject *set = PySet_New(NULL);
-    for (cap_request *r = ((cap_server *)self)->first_request; set != NULL && r != NULL; r = r->next)
-        if (r->task != NULL && PySet_Add(set, r->task) < 0)
-            Py_CLEAR(set);
+    /* Tasks may be of a type whose hash is Python: first all of them, held, then the set. */
+    PyObject *list = PyList_New(0);
+    for (cap_request *r = ((cap_server *)self)->first_request; list != NULL && r != NULL; r = r->next)
+        if (r->task != NULL && PyList_Append(list, r->task) < 0)
+            Py_CLEAR(list);
+    PyObject *set = list != NULL ? PySet_New(list) : NULL;
+    Py_XDECREF(list);
     return set;
 }
 

@@ -102,6 +102,7 @@ typedef struct cap_server {
     size_t defaults_len;
     size_t defaults_date_at; /* where in it the date's 29 octets are; SIZE_MAX: no date */
 
+    uint64_t exhausted_said; /* ms: when it was last logged that descriptors ran out */
     bool shutting_down;      /* responses say Connection: close */
     bool closed;
     char read_buffer[CAP_READ_BUFFER];

@@ -25,6 +25,25 @@ accept_one(int listening)
 #endif
 }
 
+/* An error of the connection that would have been the next, not of the socket that
+   listens (accept(2), "Error handling"). */
+static bool
+ends_one_connection(int err)
+{
+    switch (err) {
+    case ECONNABORTED:
+    case EPROTO:
+    case ENOPROTOOPT:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void on_readable(uv_poll_t *poll, int status, int events);
 
 static void
@@ -75,11 +94,18 @@ on_readable(uv_poll_t *poll, int status, int events)
             continue;
         }
         int err = errno;
-        if (err == EINTR || err == ECONNABORTED)
+        if (err == EINTR)
             continue;
         if (err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM) {
             if (l->on->exhausted(l, err) || l->closing)
                 return; /* level-triggered: the next poll tries again */
+            uv_poll_stop(&l->poll);
+            uv_timer_start(&l->pause, on_pause_over, CAP_ACCEPT_PAUSE_MS, 0);
+        } else if (err != EAGAIN && err != EWOULDBLOCK) {
+            if (ends_one_connection(err))
+                continue;
+            /* Nothing that passes by itself, a socket that was shut down for instance: the
+               descriptor stays readable, so look seldom. */
             uv_poll_stop(&l->poll);
             uv_timer_start(&l->pause, on_pause_over, CAP_ACCEPT_PAUSE_MS, 0);
         }
