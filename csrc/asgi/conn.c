@@ -773,6 +773,10 @@ read_too_long(cap_conn *c)
         else
             cap_conn_close(c, false);
         break;
+    case CAP_CONN_DRAINING:
+        c->keep_alive = false;
+        finish(c);
+        break;
     case CAP_CONN_FLUSHING:
         break;
     default:

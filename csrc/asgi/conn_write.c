@@ -74,6 +74,13 @@ watch_progress(cap_conn *c)
     cap_conn_rearm(c);
 }
 
+/* Not uv_buf_init, whose length is an unsigned int. */
+static uv_buf_t
+buf_of(char *data, size_t len)
+{
+    return (uv_buf_t){.base = data, .len = len};
+}
+
 /* Queue c->out from `skip` on, and `bytes` from `bytes_skip` on, in libuv. Takes
    c->out's memory. */
 static int
@@ -89,7 +96,7 @@ queue_rest(cap_conn *c, size_t skip, PyObject *bytes, size_t bytes_skip, uv_buf_
     uv_buf_t bufs[3];
     unsigned n = 0;
     if (b->buf.len > skip)
-        bufs[n++] = uv_buf_init(b->buf.data + skip, (unsigned)(b->buf.len - skip));
+        bufs[n++] = buf_of(b->buf.data + skip, b->buf.len - skip);
     if (bytes != NULL && (size_t)PyBytes_GET_SIZE(bytes) > bytes_skip)
         bufs[n++] = (uv_buf_t){.base = PyBytes_AS_STRING(bytes) + bytes_skip,
                                .len = (size_t)PyBytes_GET_SIZE(bytes) - bytes_skip};
@@ -109,7 +116,7 @@ cap_conn_flush(cap_conn *c)
         return;
     ssize_t n = 0;
     if (cap_stream_unwritten(c->io) == 0) {
-        uv_buf_t buf = uv_buf_init(c->out.data, (unsigned)c->out.len);
+        uv_buf_t buf = buf_of(c->out.data, c->out.len);
         n = cap_stream_try_write(c->io, &buf, 1);
         if (n < 0) {
             write_failed(c);
@@ -124,9 +131,11 @@ cap_conn_flush(cap_conn *c)
         watch_progress(c); /* TLS takes all, and may still have to send it */
         if (c->state == CAP_CONN_FLUSHING && cap_conn_unsent(c) == 0)
             cap_conn_sent_all(c);
+        else if (c->state == CAP_CONN_IDLE && c->in.len != 0 && !c->feeding)
+            cap_conn_flush_later(c); /* pipelined requests waited for this */
         return;
     }
-    if (queue_rest(c, (size_t)n, NULL, 0, uv_buf_init(NULL, 0)) < 0) {
+    if (queue_rest(c, (size_t)n, NULL, 0, buf_of(NULL, 0)) < 0) {
         write_failed(c);
         return;
     }
@@ -171,9 +180,8 @@ cap_conn_put_object(cap_conn *c, const Py_buffer *view, const char *head, size_t
 
     size_t taken = 0;
     if (cap_stream_unwritten(c->io) == 0) {
-        uv_buf_t bufs[3] = {uv_buf_init(c->out.data, (unsigned)c->out.len),
-                            {.base = view->buf, .len = len},
-                            uv_buf_init((char *)tail, (unsigned)tail_len)};
+        uv_buf_t bufs[3] = {buf_of(c->out.data, c->out.len), buf_of(view->buf, len),
+                            buf_of((char *)tail, tail_len)};
         /* An empty first or last one is fine with writev. */
         ssize_t n = cap_stream_try_write(c->io, bufs, tail_len != 0 ? 3 : 2);
         if (n < 0) {
@@ -192,7 +200,7 @@ cap_conn_put_object(cap_conn *c, const Py_buffer *view, const char *head, size_t
     size_t in_view = taken - in_out < len ? taken - in_out : len;
     size_t in_tail = taken - in_out - in_view;
     if (queue_rest(c, in_out, view->obj, in_view,
-                   uv_buf_init((char *)tail + in_tail, (unsigned)(tail_len - in_tail))) < 0) {
+                   buf_of((char *)tail + in_tail, tail_len - in_tail)) < 0) {
         write_failed(c);
         return 0;
     }
@@ -218,6 +226,11 @@ cap_conn_on_written(cap_stream *stream, void *token, int status)
     size_t unsent = cap_conn_unsent(c);
     c->due_send = 0;
     watch_progress(c);
+    if (unsent == 0 && c->state == CAP_CONN_IDLE && c->due_read != 0 && !c->server->shutting_down) {
+        /* Not before now is it idle. */
+        c->due_read = cap_server_now(c->server) + c->server->set.timeout_keep_alive;
+        cap_conn_rearm(c);
+    }
     if (unsent <= CAP_LOW_WATER) {
         if (c->out.len != 0)
             cap_conn_flush(c);
@@ -227,6 +240,8 @@ cap_conn_on_written(cap_stream *stream, void *token, int status)
             cap_conn_sent_all(c);
         else if (c->state == CAP_CONN_IDLE && c->in.len != 0)
             cap_conn_flush_later(c); /* the next pipelined request waited for this */
+        else if (c->state == CAP_CONN_UPGRADED)
+            cap_conn_flush_later(c); /* input that waited, and reading */
     }
     Py_DECREF(c);
 }
