@@ -167,12 +167,19 @@ static int
 send_continue(cap_request *r)
 {
     static const char line[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    cap_conn *c = r->conn;
     r->expects = false;
-    if (r->conn == NULL || r->response != CAP_RESPONSE_NOT_STARTED)
+    if (c == NULL || r->response != CAP_RESPONSE_NOT_STARTED)
         return 0;
-    if (cap_conn_put(r->conn, line, sizeof line - 1) < 0)
+    if (cap_conn_put(c, line, sizeof line - 1) < 0)
         return -1;
-    cap_conn_flush(r->conn);
+    if (c->due_read != 0) { /* the client's time begins now */
+        c->due_read = cap_server_now(c->server) + c->server->set.timeout_request_body;
+        cap_conn_rearm(c);
+    }
+    Py_INCREF(c);
+    cap_conn_flush(c);
+    Py_DECREF(c);
     return 0;
 }
 
