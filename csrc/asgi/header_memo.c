@@ -49,8 +49,8 @@ cap_memo_put(cap_header_memo *m, const cap_h1_head *h, const char *block, uint32
              PyObject *fields)
 {
     PyObject *tuple = PyList_AsTuple(fields);
-    char *copy = cap_malloc(h->block.len);
-    if (tuple == NULL || copy == NULL) {
+    char *copy = tuple != NULL ? cap_malloc(h->block.len) : NULL;
+    if (copy == NULL) {
         PyErr_Clear(); /* it is only a memo */
         Py_XDECREF(tuple);
         cap_free(copy);
@@ -74,13 +74,18 @@ cap_memo_put(cap_header_memo *m, const cap_h1_head *h, const char *block, uint32
 PyObject *
 cap_memo_list(const cap_header_memo *m, int i)
 {
-    PyObject *fields = m->entry[i].fields;
+    /* Making an object may run the collector, and that Python, which may close the server. */
+    PyObject *fields = Py_XNewRef(m->entry[i].fields);
+    if (fields == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the HTTP server is closed");
+        return NULL;
+    }
     Py_ssize_t n = PyTuple_GET_SIZE(fields);
     PyObject *list = PyList_New(n);
-    if (list == NULL)
-        return NULL;
-    for (Py_ssize_t k = 0; k < n; k++)
-        PyList_SET_ITEM(list, k, Py_NewRef(PyTuple_GET_ITEM(fields, k)));
+    if (list != NULL)
+        for (Py_ssize_t k = 0; k < n; k++)
+            PyList_SET_ITEM(list, k, Py_NewRef(PyTuple_GET_ITEM(fields, k)));
+    Py_DECREF(fields);
     return list;
 }
 

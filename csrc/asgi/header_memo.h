@@ -44,7 +44,7 @@ cap_memo_begins(const cap_header_memo *m, int i, const char *data, size_t len, u
     return e->block != NULL && e->len <= len && e->minor == minor &&
            memcmp(e->block, data, e->len) == 0;
 }
-/* A new list of the entry's tuples. */
+/* A new list of the entry's tuples; or NULL with an exception. */
 PyObject *cap_memo_list(const cap_header_memo *m, int i);
 
 #endif

@@ -47,6 +47,16 @@ unlist_running(cap_request *r)
 
 /* --- content -------------------------------------------------------------------------- */
 
+static void
+wake(cap_request *r, cap_waiter *list)
+{
+    if (list == NULL)
+        return;
+    Py_INCREF(r); /* the list is in it, and what wakes may be Python */
+    cap_waiters_wake(list, r->st);
+    Py_DECREF(r);
+}
+
 size_t
 cap_request_queued(const cap_request *r)
 {
@@ -72,7 +82,7 @@ cap_request_feed(cap_request *r, const char *data, size_t len)
         if (cap_buffer_append(&r->body, data, len) < 0)
             return -1;
     }
-    cap_waiters_wake(r->receivers, r->st);
+    wake(r, r->receivers);
     return 0;
 }
 
@@ -81,7 +91,7 @@ cap_request_feed_end(cap_request *r)
 {
     r->body_ended = true;
     r->expects = false;
-    cap_waiters_wake(r->receivers, r->st);
+    wake(r, r->receivers);
 }
 
 void
@@ -108,7 +118,7 @@ void
 cap_request_tell_disconnect(cap_request *r)
 {
     r->told = true;
-    cap_waiters_wake(r->receivers, r->st);
+    wake(r, r->receivers);
 }
 
 void
@@ -117,7 +127,7 @@ cap_request_drained(cap_request *r)
     if (r->file != NULL)
         cap_file_pump(r);
     if (r->file == NULL)
-        cap_waiters_wake(r->senders, r->st);
+        wake(r, r->senders);
 }
 
 /* --- words ------------------------------------------------------------------------------ */
@@ -190,8 +200,10 @@ end_response(cap_request *r)
     if (c == NULL || c->state != CAP_CONN_RUNNING)
         return;
     Py_INCREF(c);
-    if (r->response == CAP_RESPONSE_NOT_STARTED) {
-        bool quiet = r->cancelled;
+    if (r->response == CAP_RESPONSE_NOT_STARTED && r->told && c->eof) {
+        cap_conn_close(c, false); /* nobody is there to be answered */
+    } else if (r->response == CAP_RESPONSE_NOT_STARTED) {
+        bool quiet = r->cancelled || r->told;
         c->keep_alive = false;
         r->status = quiet ? 503 : 500;
         cap_request_log(r, true);
@@ -238,6 +250,8 @@ finish(cap_request *r, PyObject *value, PyObject **result)
             cap_conn_break(r->conn);
     } else if (r->conn != NULL && r->conn->state == CAP_CONN_UPGRADED) {
         ; /* a WebSocket may end so */
+    } else if (r->told) {
+        ; /* it was told that the client is gone, and believed it */
     } else if (r->conn != NULL && r->response == CAP_RESPONSE_NOT_STARTED) {
         cap_server_log(r->server, CAP_LOG_ERROR, NULL,
                        "ASGI callable returned without starting response.");
@@ -480,9 +494,14 @@ cap_request_start(cap_request *r)
             Py_DECREF(task);
         return;
     }
-    PyObject *exc = cap_err_take();
-    cap_server_log(s, CAP_LOG_ERROR, exc, "The task of a request could not be started");
-    Py_XDECREF(exc);
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        /* An eager first step raises what is the loop's out of the constructor. */
+        cap_reactor_report(s->reactor, "The task of a request could not be started");
+    } else {
+        PyObject *exc = cap_err_take();
+        cap_server_log(s, CAP_LOG_ERROR, exc, "The task of a request could not be started");
+        Py_XDECREF(exc);
+    }
     Py_CLEAR(r->scope);
     Py_CLEAR(r->iter);
     unlist_running(r);

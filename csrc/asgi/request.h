@@ -135,6 +135,9 @@ void cap_send_simple_with(struct cap_conn *conn, int status, const char *text, b
 /* The default fields, and fields that the application gave beside what the server
    says by itself (a list or tuple, or NULL), checked. 0, or -1 with an exception. */
 int cap_send_defaults(struct cap_conn *conn);
+/* The application's `headers` as a list or tuple whose items are exact tuples or lists, so
+   that writing them runs no Python. This may. New reference, or NULL with an exception. */
+PyObject *cap_send_plain_fields(PyObject *headers);
 int cap_send_fields(struct cap_conn *conn, PyObject *fields);
 /* All octets of r->file are out. `last`: they end the content. */
 void cap_send_content_done(cap_request *r, bool last);

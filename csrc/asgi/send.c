@@ -133,25 +133,48 @@ put_field(cap_conn *c, int status, PyObject *name, PyObject *value, fields_seen 
     return 0;
 }
 
+static bool
+is_plain(PyObject *pair)
+{
+    return PyTuple_CheckExact(pair) || PyList_CheckExact(pair);
+}
+
+/* A pair of cap_send_plain_fields. Runs no Python. */
 static int
 put_pair(cap_conn *c, int status, PyObject *pair, fields_seen *seen)
 {
-    if (PyTuple_CheckExact(pair) && PyTuple_GET_SIZE(pair) == 2)
-        return put_field(c, status, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1), seen);
-    PyObject *two = PySequence_Fast(pair, "a response header is a pair of bytes (ASGI)");
-    if (two == NULL)
-        return -1;
-    int rc = -1;
-    if (PySequence_Fast_GET_SIZE(two) == 2)
-        rc = put_field(c, status, PySequence_Fast_GET_ITEM(two, 0),
-                       PySequence_Fast_GET_ITEM(two, 1), seen);
-    else
-        PyErr_SetString(PyExc_TypeError, "a response header is a pair of bytes (ASGI)");
-    Py_DECREF(two);
-    return rc;
+    if (PySequence_Fast_GET_SIZE(pair) == 2)
+        return put_field(c, status, PySequence_Fast_GET_ITEM(pair, 0),
+                         PySequence_Fast_GET_ITEM(pair, 1), seen);
+    PyErr_SetString(PyExc_TypeError, "a response header is a pair of bytes (ASGI)");
+    return -1;
 }
 
-/* Status line and fields, up to the framing. `fields` is a list or tuple. */
+PyObject *
+cap_send_plain_fields(PyObject *headers)
+{
+    PyObject *fields = PySequence_Fast(headers, "headers are an iterable of pairs of bytes (ASGI)");
+    if (fields == NULL)
+        return NULL;
+    Py_ssize_t i = 0, n = PySequence_Fast_GET_SIZE(fields);
+    while (i < n && is_plain(PySequence_Fast_GET_ITEM(fields, i)))
+        i++;
+    if (i == n)
+        return fields;
+    PyObject *plain = PyList_New(0);
+    for (i = 0; plain != NULL && i < PySequence_Fast_GET_SIZE(fields); i++) {
+        PyObject *pair = Py_NewRef(PySequence_Fast_GET_ITEM(fields, i));
+        PyObject *two = is_plain(pair) ? Py_NewRef(pair) : PySequence_Tuple(pair);
+        if (two == NULL || PyList_Append(plain, two) < 0)
+            Py_CLEAR(plain);
+        Py_XDECREF(two);
+        Py_DECREF(pair);
+    }
+    Py_DECREF(fields);
+    return plain;
+}
+
+/* Status line and fields, up to the framing. `fields`: of cap_send_plain_fields, or NULL. */
 static int
 put_fields(cap_conn *c, int status, PyObject *fields, uint32_t own, fields_seen *seen)
 {
@@ -246,6 +269,22 @@ item(PyObject *message, PyObject *key)
     return PyDict_GetItemWithError(message, key);
 }
 
+/* Is message[key] true? 0 when it is not there; -1 with an exception. May run Python, which
+   may change the message and send others. */
+static int
+truth_of(PyObject *message, PyObject *key)
+{
+    PyObject *value = item(message, key);
+    if (value == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    if (PyBool_Check(value))
+        return value == Py_True;
+    Py_INCREF(value);
+    int truth = PyObject_IsTrue(value);
+    Py_DECREF(value);
+    return truth;
+}
+
 int
 cap_send_start(cap_request *r, PyObject *message)
 {
@@ -274,9 +313,14 @@ cap_send_start(cap_request *r, PyObject *message)
     if (headers == NULL && PyErr_Occurred())
         return -1;
     if (headers != NULL) {
-        fields = PySequence_Fast(headers, "headers are an iterable of pairs of bytes (ASGI)");
+        fields = cap_send_plain_fields(headers);
         if (fields == NULL)
             return -1;
+    }
+    int trailers = truth_of(message, st->str.trailers);
+    if (trailers < 0) {
+        Py_XDECREF(fields);
+        return -1;
     }
     /* An iterable of the application's may have run anything. */
     int rc = -1;
@@ -287,9 +331,7 @@ cap_send_start(cap_request *r, PyObject *message)
     else
         PyErr_Format(PyExc_RuntimeError, NOT_BODY, st->str.http_response_start);
     if (rc == 0 && r->conn == c) {
-        PyObject *trailers = item(message, st->str.trailers);
-        r->trailers = trailers != NULL && PyObject_IsTrue(trailers) == 1;
-        PyErr_Clear();
+        r->trailers = trailers && r->ws == NULL;
         r->status = (int)code;
         r->response = CAP_RESPONSE_STARTED;
         if (r->server->access_log != NULL)
@@ -394,14 +436,14 @@ static int
 on_trailers(cap_request *r, PyObject *message)
 {
     cap_state *st = r->st;
-    PyObject *headers = item(message, st->str.headers);
-    PyObject *more = headers != NULL || !PyErr_Occurred() ? item(message, st->str.more_trailers) : NULL;
-    PyObject *fields = NULL;
-    int last = more == NULL || PyObject_IsTrue(more) == 0;
-    if (PyErr_Occurred())
+    int more = truth_of(message, st->str.more_trailers);
+    if (more < 0)
         return -1;
-    if (headers != NULL &&
-        (fields = PySequence_Fast(headers, "headers are an iterable of pairs of bytes (ASGI)")) == NULL)
+    bool last = !more;
+    PyObject *headers = item(message, st->str.headers), *fields = NULL;
+    if (headers == NULL && PyErr_Occurred())
+        return -1;
+    if (headers != NULL && (fields = cap_send_plain_fields(headers)) == NULL)
         return -1;
     cap_conn *c = r->conn;
     int rc = 0;
@@ -441,7 +483,7 @@ on_early_hint(cap_request *r, PyObject *message)
         return -1;
     cap_conn *c = r->conn;
     int rc = 0;
-    if (c != NULL && r->minor >= 1) {
+    if (c != NULL && r->minor >= 1 && r->response == CAP_RESPONSE_NOT_STARTED) {
         size_t before = c->out.len;
         rc = cap_conn_put(c, "HTTP/1.1 103 Early Hints\r\n", 26);
         for (Py_ssize_t i = 0; rc == 0 && i < PySequence_Fast_GET_SIZE(all); i++) {
@@ -472,31 +514,27 @@ int
 cap_send_body(cap_request *r, PyObject *message)
 {
     cap_state *st = r->st;
-    PyObject *body = item(message, st->str.body);
-    PyObject *more = body != NULL || !PyErr_Occurred() ? item(message, st->str.more_body) : NULL;
-    if (more == NULL && PyErr_Occurred())
+    int more = truth_of(message, st->str.more_body);
+    if (more < 0)
         return -1;
+    bool last = !more;
+    PyObject *body = item(message, st->str.body);
     Py_buffer view = {0};
-    bool held = false;
     if (body == NULL) {
-        ;
+        if (PyErr_Occurred())
+            return -1;
     } else if (PyBytes_CheckExact(body)) {
         view.buf = PyBytes_AS_STRING(body);
         view.len = PyBytes_GET_SIZE(body);
-        view.obj = body;
-    } else if (PyObject_GetBuffer(body, &view, PyBUF_SIMPLE) == 0) {
-        held = true;
-    } else {
+        view.obj = Py_NewRef(body); /* the message is the application's to change */
+    } else if (PyObject_GetBuffer(body, &view, PyBUF_SIMPLE) < 0) {
         PyErr_Format(PyExc_TypeError, "body is bytes (ASGI), not %.100s", Py_TYPE(body)->tp_name);
         return -1;
     }
-    int last = 1;
-    if (more != NULL && more != Py_False)
-        last = more == Py_True ? 0 : PyObject_IsTrue(more) == 0; /* truth may be Python */
     cap_conn *c = r->conn;
     int rc = -1;
-    if (PyErr_Occurred() || c == NULL) {
-        rc = c == NULL && !PyErr_Occurred() ? 0 : -1;
+    if (c == NULL || r->response != CAP_RESPONSE_STARTED || r->file != NULL) {
+        rc = 0; /* Python ran: the client is gone, or the content was ended or goes on otherwise */
     } else if (put_content(r, c, &view, last && !r->trailers) == 0) {
         rc = 0;
         if (r->conn != c)
@@ -506,9 +544,17 @@ cap_send_body(cap_request *r, PyObject *message)
         else
             cap_conn_flush_later(c);
     }
-    if (held)
-        PyBuffer_Release(&view);
+    PyBuffer_Release(&view); /* bytes need none, but it gives the reference back */
     return rc;
+}
+
+static int
+unexpected(const char *format, PyObject *type)
+{
+    Py_INCREF(type); /* its str() may be Python */
+    PyErr_Format(PyExc_RuntimeError, format, type);
+    Py_DECREF(type);
+    return -1;
 }
 
 /* What is neither the start nor the body where that is due: an extension's message, or
@@ -536,8 +582,7 @@ dispatch_extension(cap_request *r, PyObject *type, PyObject *message)
             return cap_send_part(r, message);
         break;
     }
-    PyErr_Format(PyExc_RuntimeError, expected, type);
-    return -1;
+    return unexpected(expected, type);
 }
 
 /* 0, or -1 with an exception that the application gets. */
@@ -560,10 +605,8 @@ dispatch(cap_request *r, PyObject *message)
     PyObject *expected = r->response == CAP_RESPONSE_NOT_STARTED ? st->str.http_response_start
                                                                  : st->str.http_response_body;
     bool same = is(type, expected);
-    if (r->response == CAP_RESPONSE_COMPLETE) {
-        PyErr_Format(PyExc_RuntimeError, AFTER_END, type);
-        return -1;
-    }
+    if (r->response == CAP_RESPONSE_COMPLETE)
+        return unexpected(AFTER_END, type);
     if (r->file != NULL)
         return bad("A file is still being sent: await the send() before.");
     if (!same || r->response == CAP_RESPONSE_TRAILERS)
@@ -844,10 +887,13 @@ cap_send_simple_with(cap_conn *c, int status, const char *text, bool close, cons
     int n = PyOS_snprintf(rest, sizeof rest,
                           "content-type: text/plain; charset=utf-8\r\ncontent-length: %zu\r\n%s%s\r\n",
                           text_len, more, close ? "connection: close\r\n" : "");
-    bool head_only = c->request != NULL && c->request->is_head;
+    size_t before = c->out.len;
     if (cap_conn_put(c, line, line_len) < 0 || put_defaults(c, 0) < 0 ||
-        cap_conn_put(c, rest, (size_t)n) < 0 || (!head_only && cap_conn_put(c, text, text_len) < 0))
+        cap_conn_put(c, rest, (size_t)n) < 0 ||
+        (!c->head_only && cap_conn_put(c, text, text_len) < 0)) {
         PyErr_Clear(); /* no memory for an error message: the close says it */
+        c->out.len = before;
+    }
 }
 
 int

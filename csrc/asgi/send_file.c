@@ -182,6 +182,13 @@ begin(cap_request *r, int fd, off_t offset, uint64_t count, bool last)
     return 0;
 }
 
+/* Reading the message may have run Python: is the content still ours to go on with? */
+static bool
+may_begin(const cap_request *r)
+{
+    return r->conn != NULL && r->response == CAP_RESPONSE_STARTED && r->file == NULL;
+}
+
 int
 cap_send_path(cap_request *r, PyObject *message)
 {
@@ -211,7 +218,7 @@ cap_send_path(cap_request *r, PyObject *message)
         PyErr_Format(PyExc_RuntimeError, "http.response.pathsend: %R is not a regular file.", path);
         return -1;
     }
-    if (r->conn == NULL) {
+    if (!may_begin(r)) {
         close(fd);
         return 0;
     }
@@ -258,7 +265,7 @@ cap_send_part(cap_request *r, PyObject *message)
     }
     if (n < 0)
         n = info.st_size > at ? info.st_size - at : 0;
-    if (r->conn == NULL)
+    if (!may_begin(r))
         return 0;
     int fd = fcntl(given, F_DUPFD_CLOEXEC, 0); /* the application may close its own */
     if (fd < 0) {
