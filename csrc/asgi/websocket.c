@@ -54,6 +54,7 @@ cap_websocket_begin(cap_request *r, cap_conn *c, const cap_h1_head *h, const cha
     /* The scope of an HTTP request, turned into a websocket's (ASGI, WebSocket
        connection scope; the keys and types are uvicorn's). */
     PyObject *scope = r->scope, *protocols = PyList_New(0), *asgi = NULL, *extensions = NULL;
+    PyObject *scheme = NULL; /* borrowed */
     if (protocols == NULL)
         return -1;
     cap_ws_protocol_cursor cursor = {0};
@@ -67,14 +68,14 @@ cap_websocket_begin(cap_request *r, cap_conn *c, const cap_h1_head *h, const cha
         }
         Py_DECREF(str);
     }
-    asgi = cap_dict_like(s->asgi_proto);
-    extensions = Py_BuildValue("{s:{}}", "websocket.http.response");
-    PyObject *http = PyDict_GetItemWithError(scope, st->str.extensions); /* borrowed */
-    PyObject *tls = http != NULL && PyDict_Check(http) ? PyDict_GetItemWithError(http, st->str.tls) : NULL;
-    if (extensions != NULL && tls != NULL && PyDict_SetItem(extensions, st->str.tls, tls) < 0)
+    if ((asgi = cap_dict_like(s->asgi_proto)) == NULL ||
+        (extensions = Py_BuildValue("{s:{}}", "websocket.http.response")) == NULL)
         goto fail;
-    PyObject *scheme = PyDict_GetItemWithError(scope, st->str.scheme); /* borrowed */
-    if (asgi == NULL || extensions == NULL || scheme == NULL)
+    PyObject *http = PyDict_GetItemWithError(scope, st->str.extensions), *tls = NULL; /* borrowed */
+    if (http != NULL && PyDict_Check(http))
+        tls = PyDict_GetItemWithError(http, st->str.tls);
+    if ((tls != NULL && PyDict_SetItem(extensions, st->str.tls, tls) < 0) || PyErr_Occurred() ||
+        (scheme = PyDict_GetItemWithError(scope, st->str.scheme)) == NULL)
         goto fail;
     bool secure = PyUnicode_Check(scheme) && (PyUnicode_CompareWithASCIIString(scheme, "https") == 0 ||
                                               PyUnicode_CompareWithASCIIString(scheme, "wss") == 0);
@@ -153,6 +154,9 @@ enqueue(cap_websocket *ws, PyObject *message)
 bool
 cap_websocket_wants_input(const cap_request *r)
 {
+    /* Also when the client takes nothing of what we say: our Pongs would pile up. */
+    if (r->conn != NULL && cap_conn_unsent(r->conn) > CAP_HIGH_WATER)
+        return false;
     return r->ws->count < r->server->set.ws_max_queue || r->ws->state == CAP_WS_CLOSING;
 }
 
@@ -194,7 +198,7 @@ cap_websocket_close(cap_request *r, int code, const char *reason, size_t len)
 {
     cap_conn *c = r->conn;
     cap_websocket *ws = r->ws;
-    if (c == NULL || ws->state != CAP_WS_OPEN)
+    if (c == NULL || ws->state != CAP_WS_OPEN || !cap_conn_open(c))
         return;
     ws->state = CAP_WS_CLOSING;
     drop_queue(ws); /* RFC 6455 1.4: nothing that comes now is for the application */
@@ -297,7 +301,9 @@ on_event(cap_conn *c, cap_ws_event ev, const cap_ws_out *out)
         fail_session(c, CAP_WS_INTERNAL_ERROR, "out of memory");
         return false;
     }
+    Py_INCREF(r);
     cap_waiters_wake(r->receivers, r->st); /* runs Python */
+    Py_DECREF(r);
     return true;
 }
 
@@ -390,10 +396,12 @@ cap_websocket_shutdown(cap_conn *c)
         return;
     PyObject *reason = PyUnicode_FromString("Service Restart");
     PyErr_Clear();
+    Py_INCREF(r); /* the connection may end in between */
     cap_websocket_close(r, 1012, "Service Restart", 15);
     set_disconnect(ws, 1012, reason);
     Py_XDECREF(reason);
     cap_waiters_wake(r->receivers, r->st);
+    Py_DECREF(r);
 }
 
 void

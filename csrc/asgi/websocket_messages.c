@@ -162,10 +162,10 @@ on_accept(cap_request *r, PyObject *message)
         if (!cap_h1_name_ok(text, (size_t)len)) /* a token, as a field name is */
             return bad_value("Invalid WebSocket subprotocol.");
     }
-    if (headers != NULL &&
-        (fields = PySequence_Fast(headers, "headers are an iterable of pairs of bytes (ASGI)")) == NULL)
-        return -1;
     int rc = -1;
+    Py_XINCREF(protocol); /* an iterable of the application's may change the message */
+    if (headers != NULL && (fields = cap_send_plain_fields(headers)) == NULL)
+        goto done;
     if (r->conn != c || ws->state != CAP_WS_CONNECTING) { /* an iterable of the application's ran */
         rc = bad_value("The WebSocket ended while it was being accepted.");
         goto done;
@@ -191,6 +191,7 @@ on_accept(cap_request *r, PyObject *message)
         cap_conn_upgrade(c);
 done:
     Py_XDECREF(fields);
+    Py_XDECREF(protocol);
     return rc;
 }
 
@@ -256,11 +257,17 @@ put_message(cap_request *r, int opcode, const Py_buffer *view)
         }
         if (how > 0) {
             size_t n = cap_ws_header(head, CAP_WS_FIN | CAP_WS_RSV1 | opcode, packed.len);
-            int rc = cap_conn_put(c, head, n);
-            if (rc == 0)
-                rc = cap_conn_put(c, packed.data, packed.len);
+            int rc = cap_buffer_reserve(&c->out, n + packed.len);
+            if (rc == 0) {
+                (void)cap_conn_put(c, head, n); /* there is room for both, or neither is sent */
+                (void)cap_conn_put(c, packed.data, packed.len);
+                cap_conn_flush_later(c);
+            }
             cap_buffer_free(&packed);
-            cap_conn_flush_later(c);
+            if (rc < 0) { /* the compressor's window is ahead of the client's */
+                cap_conn_close(c, true);
+                PyErr_NoMemory();
+            }
             return rc;
         }
     }
@@ -290,7 +297,9 @@ on_send(cap_request *r, PyObject *message)
         }
         if (PyObject_GetBuffer(bytes, &view, PyBUF_SIMPLE) < 0)
             return -1;
-        int rc = r->conn != NULL ? put_message(r, CAP_WS_OP_BINARY, &view) : 0;
+        /* A type's own buffer may be Python, which may have ended the session. */
+        int rc = r->conn != NULL && r->ws->state == CAP_WS_OPEN
+                     ? put_message(r, CAP_WS_OP_BINARY, &view) : 0;
         PyBuffer_Release(&view);
         return rc;
     }
