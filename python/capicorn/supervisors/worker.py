@@ -104,7 +104,10 @@ class Worker:
 
     def heeds(self, sig: int) -> bool:
         """Does this signal concern the server? A terminal's SIGINT goes to all processes of the group, but it is the
-        supervisor that decides; not so when it is gone."""
+        supervisor that decides; not so when it is gone. As long as the application is imported, which may take long,
+        there is nothing to end gracefully."""
+        if sig == signal.SIGTERM and not self.cfg.loaded:
+            sys.exit(0)
         return sig != signal.SIGINT or self._orphaned
 
     # ---- inside
