@@ -25,7 +25,7 @@ C_FACING = $(filter-out $(addprefix tests/,unit cli compat fault soak),$(patsubs
 export CAPICORN_UNIT_BUILD ?= $(CURDIR)/build/unit
 
 .DEFAULT_GOAL := help
-.PHONY: help env build test unit asan faults leaks fuzz lint format compdb bench clean build-asan build-faults \
+.PHONY: help env build test unit asan faults leaks fuzz lint format readme compdb bench clean build-asan build-faults \
 	build-release
 
 help:
@@ -39,6 +39,7 @@ help:
 	@echo "make fuzz T=h1 S=60     a fuzz target of tests/fuzz for that many seconds (clang)"
 	@echo "make lint               layers, exported symbols, line lengths; ruff; mypy"
 	@echo "make format             ruff's formatter and its fixes; C=csrc/loop/handle.c: clang-format for that file"
+	@echo "make readme             the README's table of settings, from the settings"
 	@echo "make compdb             compile_commands.json for clangd"
 	@echo "make bench              benchmarks/, with a release build (ARGS are its arguments)"
 	@echo "make clean              removes what was built; $(VENV) stays"
@@ -86,6 +87,10 @@ format: $(READY)
 	$(PY) -m ruff check --fix --quiet . || true
 	$(PY) -m ruff format --quiet .
 	$(if $(C),$(if $(shell command -v clang-format),clang-format,$(error clang-format: pip install clang-format)) -i $(C))
+
+# Puts the current table of settings into the README.
+readme: build
+	$(PY) tools/readme.py
 
 compdb: build
 	$(PY) tools/compdb.py
