@@ -108,7 +108,7 @@ CASES: list[Case] = [
     *[upload(name, size) for name, size in apps.SIZES.items()],
     *[download(name, size) for name, size in apps.SIZES.items()],
     Case("stream", "raw ASGI, 100 chunks", path="/stream", want=apps.EVENT * apps.EVENTS),
-    Case("file", "Starlette, 64 KiB file", app=STARLETTE, path="/file", want=apps.BODIES["/64k"]),
+    Case("file", "Starlette, 64 KiB file", app=STARLETTE, path="/file", want=apps.BODIES["/64k"], floors=()),
     Case("websocket", "WebSocket echo, 32 octets, 1 in flight", "websocket", octets=32, floors=(), unit="messages/s"),
     Case("websocket-10", "WebSocket echo, 32 octets, 10 in flight", "websocket", octets=32, in_flight=10, floors=(),
          unit="messages/s"),
