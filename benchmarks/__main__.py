@@ -27,10 +27,17 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--servers", default="all", help="names with commas; uvicorn is what ratios refer to")
     parser.add_argument("--rounds", type=int, default=3, help="starts of each server [3]")
     parser.add_argument("--seconds", type=int, default=4, help="turns of a second in each round [4]")
-    parser.add_argument("--output", type=Path, default=Path("build/benchmarks"),
-                        help="folder for results.json, results.md and results.svg [build/benchmarks]")
-    parser.add_argument("--wrk", action="store_true",
-                        help="measure the HTTP cases that wrk can ask for with it too, as a check of our load program")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("build/benchmarks"),
+        help="folder for results.json, results.md and results.svg [build/benchmarks]",
+    )
+    parser.add_argument(
+        "--wrk",
+        action="store_true",
+        help="measure the HTTP cases that wrk can ask for with it too, as a check of our load program",
+    )
     parser.add_argument("--fail-behind", action="store_true", help="exit with 1 when a peer is ahead in a case")
     return parser.parse_args(argv)
 
@@ -59,7 +66,9 @@ class Terminal:
         if self.live:
             passed = int(time.monotonic() - self.start)
             width = shutil.get_terminal_size().columns
-            print(f"\r\033[K{passed // 60:3d}:{passed % 60:02d} {text}"[: width + 4], end="", file=sys.stderr, flush=True)
+            print(
+                f"\r\033[K{passed // 60:3d}:{passed % 60:02d} {text}"[: width + 4], end="", file=sys.stderr, flush=True
+            )
 
     def say(self, text: str) -> None:
         print(("\r\033[K" if self.live else "") + text, file=sys.stderr, flush=True)
@@ -68,8 +77,11 @@ class Terminal:
 def write(folder: Path, results: dict[Case, dict[str, Outcome]], about: dict[str, Any]) -> None:
     """After each case, so that a run that is broken off leaves what it has."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("results.json", report.as_json(results, about)), ("results.md", report.markdown(results, about)),
-                       ("results.svg", report.plot(results))):
+    for name, text in (
+        ("results.json", report.as_json(results, about)),
+        ("results.md", report.markdown(results, about)),
+        ("results.svg", report.plot(results)),
+    ):
         temporary = folder / (name + ".new")
         temporary.write_text(text)
         os.replace(temporary, folder / name)
@@ -116,12 +128,32 @@ def run(options: argparse.Namespace, terminal: Terminal, cases: list[Case], serv
     elif len(cpus) < 4:
         terminal.say(f"{len(cpus)} CPUs: one for the server and one for the load, also with several workers")
     os.sched_setaffinity(0, Cores.split(1).load)
-    interesting = ["capicorn", "uvicorn", "uvloop", "httptools", "granian", "Hypercorn", "gunicorn", "uvicorn-worker",
-                   "socketify", "fastpysgi", "zttp", "zuvloop", "starlette", "fastapi", "pydantic"]
-    about = {"when": datetime.date.today().isoformat(), "machine": machine(len(cpus)), "capicorn": env.capicorn,
-             "missing": {n: env.missing[SERVERS[n].needs] for n in servers if SERVERS[n].needs in env.missing},
-             "rounds": options.rounds, "seconds": options.seconds,
-             "versions": {name: env.versions[name] for name in interesting if name in env.versions}}
+    interesting = [
+        "capicorn",
+        "uvicorn",
+        "uvloop",
+        "httptools",
+        "granian",
+        "Hypercorn",
+        "gunicorn",
+        "uvicorn-worker",
+        "socketify",
+        "fastpysgi",
+        "zttp",
+        "zuvloop",
+        "starlette",
+        "fastapi",
+        "pydantic",
+    ]
+    about = {
+        "when": datetime.date.today().isoformat(),
+        "machine": machine(len(cpus)),
+        "capicorn": env.capicorn,
+        "missing": {n: env.missing[SERVERS[n].needs] for n in servers if SERVERS[n].needs in env.missing},
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "versions": {name: env.versions[name] for name in interesting if name in env.versions},
+    }
     results: dict[Case, dict[str, Outcome]] = {}
     for case in cases:
         results[case] = measure(case, servers, env, options.rounds, options.seconds, terminal.say, terminal.progress)

@@ -48,8 +48,11 @@ class Environment:
 def cache_folder() -> Path:
     """$CAPICORN_BENCH_CACHE, else capicorn-benchmarks in $XDG_CACHE_HOME or ~/.cache."""
     named = os.environ.get("CAPICORN_BENCH_CACHE")
-    folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / \
-        "capicorn-benchmarks"
+    folder = (
+        Path(named)
+        if named
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "capicorn-benchmarks"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -109,8 +112,10 @@ def load_program(cache: Path, say: Say) -> tuple[Path, bool]:
     Raises SetupError when there is no C compiler or it fails.
     """
     source = HERE / "load.c"
-    compiler = shlex.split(os.environ.get("CC", "")) or [found for name in ("cc", "gcc", "clang")
-                                                         if (found := shutil.which(name))][:1]
+    compiler = (
+        shlex.split(os.environ.get("CC", ""))
+        or [found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))][:1]
+    )
     if not compiler:
         raise SetupError("a C compiler is needed for the load program: install gcc or clang, or set CC")
     tag = hashlib.sha256(source.read_bytes() + " ".join(compiler).encode()).hexdigest()[:10]
@@ -134,9 +139,28 @@ def certificate(cache: Path) -> tuple[Path, Path] | None:
     if not cert.exists() or not key.exists():
         done = None
         if shutil.which("openssl"):
-            done = run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "3650",
-                        "-keyout", str(key), "-out", str(cert)])
+            done = run(
+                [
+                    "openssl",
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "ec",
+                    "-pkeyopt",
+                    "ec_paramgen_curve:prime256v1",
+                    "-nodes",
+                    "-subj",
+                    "/CN=127.0.0.1",
+                    "-addext",
+                    "subjectAltName=IP:127.0.0.1",
+                    "-days",
+                    "3650",
+                    "-keyout",
+                    str(key),
+                    "-out",
+                    str(cert),
+                ]
+            )
         if done is None or done.returncode != 0:
             return None
     return cert, key
@@ -187,5 +211,9 @@ def machine(cores: int) -> dict[str, str]:
     except OSError:
         pass
     kernel = ".".join(platform.release().split(".")[:2])
-    return {"cpu": cpu, "cores": str(cores), "system": f"{platform.system()} {kernel}",
-            "python": platform.python_version()}
+    return {
+        "cpu": cpu,
+        "cores": str(cores),
+        "system": f"{platform.system()} {kernel}",
+        "python": platform.python_version(),
+    }

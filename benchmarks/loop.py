@@ -43,8 +43,14 @@ def echo_lines() -> list[Line]:
     lines = []
     for kind, title in (("protocol", "a protocol"), ("streams", "streams"), ("sockets", "sock_recv and sock_sendall")):
         for kib in (1, 10, 100):
-            lines.append(Line(f"echo-{kind}-{kib}k", f"echo of {kib} KiB with {title}", "messages/s",
-                              ("echo", "-m", str(kib * 1024), "-c", "8")))
+            lines.append(
+                Line(
+                    f"echo-{kind}-{kib}k",
+                    f"echo of {kib} KiB with {title}",
+                    "messages/s",
+                    ("echo", "-m", str(kib * 1024), "-c", "8"),
+                )
+            )
     return lines
 
 
@@ -60,8 +66,9 @@ LINES = [
     *echo_lines(),
     Line("bulk", "64 MiB written by a protocol", "MiB/s", ("sink", "-m", str(BULK), "-c", "2")),
     Line("echo-tls-1k", "TLS echo of 1 KiB with a protocol", "messages/s", ("echo", "-m", "1024", "-c", "8"), True),
-    Line("echo-tls-100k", "TLS echo of 100 KiB with a protocol", "messages/s", ("echo", "-m", "102400", "-c", "8"),
-         True),
+    Line(
+        "echo-tls-100k", "TLS echo of 100 KiB with a protocol", "messages/s", ("echo", "-m", "102400", "-c", "8"), True
+    ),
     Line("getaddrinfo", "getaddrinfo of localhost", "calls/s"),
     Line("subprocess", "a process started and awaited", "processes/s"),
 ]
@@ -76,8 +83,14 @@ def run_child(line: Line, loop: str, env: Environment, cores: Cores, seconds: fl
     cert = [str(path) for path in env.certificate or ()]
     child = subprocess.Popen(
         [str(env.python), "-m", "benchmarks.loop_child", loop, line.name, str(seconds), *(cert if line.tls else [])],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=env.work, env=variables,
-        start_new_session=True, preexec_fn=lambda: pin(cores.server))
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=env.work,
+        env=variables,
+        start_new_session=True,
+        preexec_fn=lambda: pin(cores.server),
+    )
     assert child.stdin is not None and child.stdout is not None and child.stderr is not None
     try:
         said = child.stdout.readline()
@@ -88,7 +101,15 @@ def run_child(line: Line, loop: str, env: Environment, cores: Cores, seconds: fl
         told = json.loads(said)
         if line.load is None:
             return {"value": told["count"] / told["seconds"], "cpu_us": told["cpu"] / told["count"] * 1e6}
-        command = [str(env.load), *line.load, "-p", str(told["port"]), "-d", str(seconds), *(["-T"] if line.tls else [])]
+        command = [
+            str(env.load),
+            *line.load,
+            "-p",
+            str(told["port"]),
+            "-d",
+            str(seconds),
+            *(["-T"] if line.tls else []),
+        ]
         load = Load(command, cores.load[:1])
         try:
             load.line(30)
@@ -115,8 +136,13 @@ def ratios(turns: dict[str, list[dict[str, float]]], loop: str, other: str, key:
     mine, theirs = turns.get(loop, []), turns.get(other, [])
     if not mine or len(mine) != len(theirs):
         return None
-    return Spread.of([a[key] / b[key] if key == "value" else b[key] / a[key] for a, b in zip(mine, theirs, strict=True)
-                      if a[key] > 0 and b[key] > 0])
+    return Spread.of(
+        [
+            a[key] / b[key] if key == "value" else b[key] / a[key]
+            for a, b in zip(mine, theirs, strict=True)
+            if a[key] > 0 and b[key] > 0
+        ]
+    )
 
 
 def by_processor(line: Line) -> bool:
@@ -128,17 +154,32 @@ def fair(line: Line, turns: dict[str, list[dict[str, float]]], loop: str, other:
     return ratios(turns, loop, other, "cpu_us" if by_processor(line) else "value")
 
 
-def markdown(results: dict[Line, dict[str, list[dict[str, float]]]], trouble: dict[tuple[str, str], str],
-             loops: list[str], about: dict[str, Any]) -> str:
-    lines = ["# Event loops side by side", "",
-             f"CPython {about['machine']['python']}, {about['machine']['cores']} cores ({about['machine']['cpu']}), "
-             f"{about['machine']['system']}; {about['rounds']} rounds of {about['seconds']} s; " +
-             ", ".join(f"{name} {version}" for name, version in about["versions"].items()), "",
-             f"Times as good as each loop, for {OURS}: medians of pairs of turns with their quartiles, by the "
-             "processor time for one operation (getaddrinfo and processes: by the clock).", ""]
+def markdown(
+    results: dict[Line, dict[str, list[dict[str, float]]]],
+    trouble: dict[tuple[str, str], str],
+    loops: list[str],
+    about: dict[str, Any],
+) -> str:
+    lines = [
+        "# Event loops side by side",
+        "",
+        f"CPython {about['machine']['python']}, {about['machine']['cores']} cores ({about['machine']['cpu']}), "
+        f"{about['machine']['system']}; {about['rounds']} rounds of {about['seconds']} s; "
+        + ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
+        "",
+        f"Times as good as each loop, for {OURS}: medians of pairs of turns with their quartiles, by the "
+        "processor time for one operation (getaddrinfo and processes: by the clock).",
+        "",
+    ]
     others = [loop for loop in loops if loop != OURS]
-    lines += ["| | " + " | ".join(f"{OURS} / {loop}" for loop in others) + " | " +
-              " | ".join(f"{loop}: us, per second" for loop in loops) + " |", "|---" * (1 + len(others) + len(loops)) + "|"]
+    lines += [
+        "| | "
+        + " | ".join(f"{OURS} / {loop}" for loop in others)
+        + " | "
+        + " | ".join(f"{loop}: us, per second" for loop in loops)
+        + " |",
+        "|---" * (1 + len(others) + len(loops)) + "|",
+    ]
     for line, turns in results.items():
         cells = [ratio_text(fair(line, turns, OURS, loop)) for loop in others]
         for loop in loops:
@@ -163,8 +204,9 @@ def plot(results: dict[Line, dict[str, list[dict[str, float]]]], loops: list[str
                 points[loop] = (spread.median, spread.low, spread.high)
         if points:
             lines.append((line.title, points))
-    return svg.dot_plot("Times as good as uvloop; lines are quartiles", lines, [(loop, loop, False) for loop in loops],
-                        OURS)
+    return svg.dot_plot(
+        "Times as good as uvloop; lines are quartiles", lines, [(loop, loop, False) for loop in loops], OURS
+    )
 
 
 def run(options: argparse.Namespace, say: Callable[[str], None], work: Path) -> int:
@@ -172,9 +214,15 @@ def run(options: argparse.Namespace, say: Callable[[str], None], work: Path) -> 
     if env.capicorn != "release":
         say("this Capicorn is built with assertions: `make build-release` makes the other kind")
     wanted = list(LOOPS) if options.loops == "all" else options.loops.split(",")
-    chosen = [line for line in LINES if options.lines == "all" or any(
-        line.name == name or (name.endswith("*") and line.name.startswith(name[:-1]))
-        for name in options.lines.split(","))]
+    chosen = [
+        line
+        for line in LINES
+        if options.lines == "all"
+        or any(
+            line.name == name or (name.endswith("*") and line.name.startswith(name[:-1]))
+            for name in options.lines.split(",")
+        )
+    ]
     if set(wanted) - set(LOOPS) or not chosen:
         raise SetupError(f"loops are {', '.join(LOOPS)}; lines are {', '.join(line.name for line in LINES)}")
     loops = [loop for loop in LOOPS if loop in wanted and LOOPS[loop] not in env.missing]
@@ -184,9 +232,13 @@ def run(options: argparse.Namespace, say: Callable[[str], None], work: Path) -> 
     cpus = physical_cores()
     cores = Cores.split(1)
     os.sched_setaffinity(0, cores.load)
-    about = {"machine": machine(len(cpus)), "capicorn": env.capicorn, "rounds": options.rounds,
-             "seconds": options.seconds,
-             "versions": {loop: env.versions[loop] for loop in loops if loop in env.versions}}
+    about = {
+        "machine": machine(len(cpus)),
+        "capicorn": env.capicorn,
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "versions": {loop: env.versions[loop] for loop in loops if loop in env.versions},
+    }
     results: dict[Line, dict[str, list[dict[str, float]]]] = {}
     trouble: dict[tuple[str, str], str] = {}
     options.output.mkdir(parents=True, exist_ok=True)
@@ -211,14 +263,26 @@ def run(options: argparse.Namespace, say: Callable[[str], None], work: Path) -> 
             spread = fair(line, turns, OURS, loop)
             if loop != OURS:
                 parts.append(f"{loop} {spread.median:.2f}" if spread else f"{loop} failed" if not turns[loop] else loop)
-        say(f"{line.name}: {OURS} against " + ", ".join(parts) +
-            (f"; FAILED: {trouble[line.name, OURS]}" if (line.name, OURS) in trouble else ""))
+        say(
+            f"{line.name}: {OURS} against "
+            + ", ".join(parts)
+            + (f"; FAILED: {trouble[line.name, OURS]}" if (line.name, OURS) in trouble else "")
+        )
         (options.output / "loops.md").write_text(markdown(results, trouble, loops, about))
         (options.output / "loops.svg").write_text(plot(results, loops))
-        (options.output / "loops.json").write_text(json.dumps(
-            {"about": about, "trouble": [[*key, why] for key, why in trouble.items()],
-             "lines": [{"name": entry.name, "title": entry.title, "unit": entry.unit, "loops": entry_turns}
-                       for entry, entry_turns in results.items()]}, indent=1))
+        (options.output / "loops.json").write_text(
+            json.dumps(
+                {
+                    "about": about,
+                    "trouble": [[*key, why] for key, why in trouble.items()],
+                    "lines": [
+                        {"name": entry.name, "title": entry.title, "unit": entry.unit, "loops": entry_turns}
+                        for entry, entry_turns in results.items()
+                    ],
+                },
+                indent=1,
+            )
+        )
     say(f"written: {options.output}/loops.json, loops.md, loops.svg")
     return 0
 

@@ -210,8 +210,13 @@ async def measured(loop: Loop, line: str, seconds: float) -> dict[str, float]:
     if line == "call-soon-args":
         return await call_soon(loop, seconds, (1, 2, 3))
     lines: dict[str, Callable[[Loop, float], Awaitable[dict[str, float]]]] = {
-        "threadsafe": threadsafe, "timer-cancel": timer_cancel, "timer-fire": timer_fire, "sleep-0": sleep_0,
-        "task": task, "getaddrinfo": getaddrinfo, "subprocess": spawn,
+        "threadsafe": threadsafe,
+        "timer-cancel": timer_cancel,
+        "timer-fire": timer_fire,
+        "sleep-0": sleep_0,
+        "task": task,
+        "getaddrinfo": getaddrinfo,
+        "subprocess": spawn,
     }
     return await lines[line](loop, seconds)
 

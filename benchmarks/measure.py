@@ -1,4 +1,4 @@
-"""Rounds and turns: all servers of a case are started, then they are measured in turns, the others stopped meanwhile."""
+"""Rounds and turns: all servers of a case are started, then measured in turns, the others stopped meanwhile."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ WARM_UP = 0.4
 
 @dataclass
 class Outcome:
-    """What one server did in one case: a dict for each turn (`value` in the case's unit, and what else was read), in the
-    order of the turns, or why there are none."""
+    """What one server did in one case: a dict for each turn (`value` in the case's unit, and what else was read), in
+    the order of the turns, or why there are none."""
 
     turns: list[dict[str, Any]] = field(default_factory=list)
     absent: str | None = None
@@ -46,10 +46,24 @@ class AppAlone:
         body = file_for(env.work, "floor-body", case.body)
         variables = dict(os.environ, PYTHONPATH=env.paths[False], BENCHMARK_FILE=str(env.work / "file.bin"))
         self.process = subprocess.Popen(
-            [str(env.python), "-m", "benchmarks.floor", case.app, case.method, case.path, str(body),
-             json.dumps(case.headers)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=env.work, env=variables,
-            start_new_session=True, preexec_fn=lambda: pin(cores.server))
+            [
+                str(env.python),
+                "-m",
+                "benchmarks.floor",
+                case.app,
+                case.method,
+                case.path,
+                str(body),
+                json.dumps(case.headers),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=env.work,
+            env=variables,
+            start_new_session=True,
+            preexec_fn=lambda: pin(cores.server),
+        )
         assert self.process.stdout is not None
         if self.process.stdout.readline() != b"ready\n":
             self.stop()
@@ -82,9 +96,13 @@ class AppAlone:
 def turn_of_load(running: Running | AppAlone, seconds: float) -> dict[str, Any]:
     result = running.turn(seconds) if isinstance(running, AppAlone) else loaded(running, seconds)
     requests = result["requests"]
-    turn = {"value": requests / result["seconds"], "cpu_us": result["cpu"] / requests * 1e6,
-            "busy": result["cpu"] / result["seconds"], "requests": requests,
-            **{key: result[key] for key in ("server_idle", "load_idle") if key in result}}
+    turn: dict[str, Any] = {
+        "value": requests / result["seconds"],
+        "cpu_us": result["cpu"] / requests * 1e6,
+        "busy": result["cpu"] / result["seconds"],
+        "requests": requests,
+    }
+    turn |= {key: result[key] for key in ("server_idle", "load_idle") if key in result}
     if isinstance(running, Running):
         turn["load_busy"] = result["load_cpu"] / result["seconds"] / len(running.cores.load)
         turn["latency_us"] = result["latency_us"]
@@ -111,8 +129,16 @@ def begin(name: str, case: Case, env: Environment, cores: Cores) -> Running | Ap
     return running
 
 
-def interleaved(case: Case, names: list[str], env: Environment, cores: Cores, round_number: int, seconds: int,
-                outcomes: dict[str, Outcome], progress: Progress) -> None:
+def interleaved(
+    case: Case,
+    names: list[str],
+    env: Environment,
+    cores: Cores,
+    round_number: int,
+    seconds: int,
+    outcomes: dict[str, Outcome],
+    progress: Progress,
+) -> None:
     """One round: everybody is started and warm, then `seconds` turns of a second for each."""
     there: dict[str, Running | AppAlone] = {}
     latency = case.kind == "latency"
@@ -172,8 +198,16 @@ def interleaved(case: Case, names: list[str], env: Environment, cores: Cores, ro
                     outcomes[name].turns[-1]["log_lines"] = lines
 
 
-def alone(case: Case, names: list[str], env: Environment, cores: Cores, round_number: int, seconds: int,
-          outcomes: dict[str, Outcome], progress: Progress) -> None:
+def alone(
+    case: Case,
+    names: list[str],
+    env: Environment,
+    cores: Cores,
+    round_number: int,
+    seconds: int,
+    outcomes: dict[str, Outcome],
+    progress: Progress,
+) -> None:
     """One round in which each server is started by itself."""
     for name in names:
         progress(name)
@@ -191,8 +225,9 @@ def takes_part(server: Server, case: Case) -> bool:
     return not server.floor or server.name in case.floors
 
 
-def measure(case: Case, servers: list[str], env: Environment, rounds: int, seconds: int, say: Say,
-            progress: Progress) -> dict[str, Outcome]:
+def measure(
+    case: Case, servers: list[str], env: Environment, rounds: int, seconds: int, say: Say, progress: Progress
+) -> dict[str, Outcome]:
     """All rounds of a case. A server that failed once is left out from then on, and of what it did nothing is used."""
     names = [name for name in servers if takes_part(SERVERS[name], case)]
     outcomes = {name: Outcome(absent=why_not(SERVERS[name], case, env)) for name in names}

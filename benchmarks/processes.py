@@ -31,7 +31,9 @@ class Failed(Exception):
 @functools.cache
 def physical_cores() -> list[int]:
     """The CPUs this process may use, one of each core first, then their siblings. Asked before it pins itself."""
-    first, rest, seen = [], [], set()
+    first: list[int] = []
+    rest: list[int] = []
+    seen: set[str] = set()
     for cpu in sorted(os.sched_getaffinity(0)):
         try:
             core = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
@@ -60,7 +62,7 @@ class Cores:
 
 def pin(cpus: list[int]) -> None:
     os.sched_setaffinity(0, cpus)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
@@ -151,9 +153,16 @@ class Running:
         variables["PATH"] = str(env.python.parent) + os.pathsep + variables.get("PATH", "")
         self.started = time.perf_counter()
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                            env=variables, cwd=env.work, start_new_session=True,
-                                            preexec_fn=lambda: pin(cores.server))
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=variables,
+                cwd=env.work,
+                start_new_session=True,
+                preexec_fn=lambda: pin(cores.server),
+            )
 
     def told(self) -> str:
         """The end of what it has logged."""
@@ -255,8 +264,18 @@ class Running:
     def load(self, seconds: float, *more: str) -> Load:
         """The load program for this server's case, ready to go."""
         case, env = self.case, self.env
-        command = [str(env.load), "ws" if case.kind == "websocket" else "http", "-p", str(self.port),
-                   "-d", str(seconds), "-c", str(case.connections), "-t", str(len(self.cores.load))]
+        command = [
+            str(env.load),
+            "ws" if case.kind == "websocket" else "http",
+            "-p",
+            str(self.port),
+            "-d",
+            str(seconds),
+            "-c",
+            str(case.connections),
+            "-t",
+            str(len(self.cores.load)),
+        ]
         if case.kind == "websocket":
             command += ["-m", str(case.octets), "-k", str(case.in_flight), *(["-B"] if case.binary else [])]
         else:
@@ -268,8 +287,9 @@ class Load:
     """The load program: its lines are the clock by which the server's processor time is read."""
 
     def __init__(self, command: list[str], cpus: list[int]) -> None:
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        preexec_fn=lambda: pin(cpus))
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=lambda: pin(cpus)
+        )
         self.pending = b""
 
     def line(self, seconds: float) -> str:

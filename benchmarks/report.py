@@ -96,9 +96,23 @@ def rows(case: Case, outcomes: dict[str, Outcome]) -> list[Row]:
         cores = len(Cores.split(case.workers).server)
         hindered = not case.lower_is_better and any(
             turn["busy"] / cores < 0.93 and (turn["server_idle"] < 0.05 or turn["load_idle"] < 0.05)
-            for turn in outcome.turns if "server_idle" in turn)
-        made.append(Row(name, value, Spread.of(list(cpu.values())), ratio, cpu_ratio, cost_clock, cost_cpu,
-                        middle(busy), middle(load), hindered))
+            for turn in outcome.turns
+            if "server_idle" in turn
+        )
+        made.append(
+            Row(
+                name,
+                value,
+                Spread.of(list(cpu.values())),
+                ratio,
+                cpu_ratio,
+                cost_clock,
+                cost_cpu,
+                middle(busy),
+                middle(load),
+                hindered,
+            )
+        )
     return made
 
 
@@ -126,16 +140,23 @@ def markdown(results: dict[Case, dict[str, Outcome]], about: dict[str, Any]) -> 
     """Ratios of all cases in one table, then each case."""
     seen = [name for name in SERVERS if any(name in outcomes for outcomes in results.values())]
     shown = [name for name in seen if any(row.server == name for c, o in results.items() for row in rows(c, o))]
-    lines = ["# Capicorn beside its peers", "",
-             f"CPython {about['machine']['python']}, {about['machine']['cores']} cores ({about['machine']['cpu']}), "
-             f"{about['machine']['system']}. Capicorn: {about['capicorn']} build. {about['rounds']} starts of each "
-             f"server, {about['seconds']} turns of a second after each. Versions: " +
-             ", ".join(f"{name} {version}" for name, version in about["versions"].items()) + ".",
-             *[f"\n{title_of(name)} took no part: {why}" for name, why in about["missing"].items()], "",
-             "Times as good as uvicorn with httptools and uvloop: medians of pairs of turns; their quartiles are in the "
-             "tables below. * by the server's processor time per request, because in a turn the load ran out of "
-             "processor, or other programs took some.", "",
-             "| case | " + " | ".join(shown) + " |", "|---" * (len(shown) + 1) + "|"]
+    lines = [
+        "# Capicorn beside its peers",
+        "",
+        f"CPython {about['machine']['python']}, {about['machine']['cores']} cores ({about['machine']['cpu']}), "
+        f"{about['machine']['system']}. Capicorn: {about['capicorn']} build. {about['rounds']} starts of each "
+        f"server, {about['seconds']} turns of a second after each. Versions: "
+        + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+        + ".",
+        *[f"\n{title_of(name)} took no part: {why}" for name, why in about["missing"].items()],
+        "",
+        "Times as good as uvicorn with httptools and uvloop: medians of pairs of turns; their quartiles are in "
+        "the tables below. * by the server's processor time per request, because in a turn the load ran out of "
+        "processor, or other programs took some.",
+        "",
+        "| case | " + " | ".join(shown) + " |",
+        "|---" * (len(shown) + 1) + "|",
+    ]
     for case, outcomes in results.items():
         made = {row.server: row for row in rows(case, outcomes)}
         cells = []
@@ -159,17 +180,27 @@ def markdown(results: dict[Case, dict[str, Outcome]], about: dict[str, Any]) -> 
         head += ["server's cost us by processor", "by the clock"] if costs else []
         lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         for row in sorted(made_rows, key=lambda r: r.value.median, reverse=not case.lower_is_better):
-            cells = [title_of(row.server), number(row.value.median), f"{number(row.value.low)}-{number(row.value.high)}",
-                     ratio_text(row.ratio)]
+            cells = [
+                title_of(row.server),
+                number(row.value.median),
+                f"{number(row.value.low)}-{number(row.value.high)}",
+                ratio_text(row.ratio),
+            ]
             if timed:
                 load = "" if row.load_busy is None else f"{row.load_busy:.2f}"
-                cells += [number(row.cpu_us.median) if row.cpu_us else "", ratio_text(row.cpu_ratio),
-                          "" if row.busy is None else f"{row.busy:.2f}, {load}"]
+                cells += [
+                    number(row.cpu_us.median) if row.cpu_us else "",
+                    ratio_text(row.cpu_ratio),
+                    "" if row.busy is None else f"{row.busy:.2f}, {load}",
+                ]
             if costs:
                 cells += [number(row.cost_cpu), number(row.cost_clock)]
             lines.append("| " + " | ".join(cells) + " |")
-        lines += [f"\n{title_of(name)}: no figure, {outcome.failed or outcome.absent}" for name, outcome in
-                  outcomes.items() if (outcome.failed or outcome.absent) and not outcome.not_installed]
+        lines += [
+            f"\n{title_of(name)}: no figure, {outcome.failed or outcome.absent}"
+            for name, outcome in outcomes.items()
+            if (outcome.failed or outcome.absent) and not outcome.not_installed
+        ]
         if case.kind in ("latency", "blocked"):
             lines += latency_table(outcomes)
         elif case.kind == "http" and APP in case.floors and costs:
@@ -199,13 +230,23 @@ def as_json(results: dict[Case, dict[str, Outcome]], about: dict[str, Any]) -> s
             if name in made:
                 row = made[name]
                 fair = fair_ratio(row, made.get(REFERENCE))
-                entry["summary"] = {key: vars(value) if isinstance(value, Spread) else value
-                                    for key, value in vars(row).items() if key != "server"}
+                entry["summary"] = {
+                    key: vars(value) if isinstance(value, Spread) else value
+                    for key, value in vars(row).items()
+                    if key != "server"
+                }
                 entry["summary"]["fair_ratio"] = vars(fair) if fair else None
                 entry["turns"] = outcome.turns
             servers[name] = entry
-        cases.append({"name": case.name, "title": case.title, "unit": case.unit,
-                      "lower_is_better": case.lower_is_better, "servers": servers})
+        cases.append(
+            {
+                "name": case.name,
+                "title": case.title,
+                "unit": case.unit,
+                "lower_is_better": case.lower_is_better,
+                "servers": servers,
+            }
+        )
     return json.dumps({"about": about, "reference": REFERENCE, "cases": cases}, indent=1)
 
 
@@ -237,8 +278,11 @@ def one_line(case: Case, outcomes: dict[str, Outcome]) -> str:
         star = "*" if spread is not None and spread is row.cpu_ratio else ""
         text = f"{spread.median:.2f}{star}" if spread is not None else f"{number(row.value.median)} {case.unit}"
         parts.append(f"{name} {text}" + (f" [{number(row.cost_cpu)} us]" if row.cost_cpu is not None else ""))
-    missing = [f"{name}: {'failed' if o.failed else 'absent'}" for name, o in outcomes.items()
-               if (o.failed or o.absent) and not o.not_installed]
+    missing = [
+        f"{name}: {'failed' if o.failed else 'absent'}"
+        for name, o in outcomes.items()
+        if (o.failed or o.absent) and not o.not_installed
+    ]
     return f"{case.name}: " + ", ".join(parts + missing)
 
 
@@ -256,7 +300,13 @@ def behind(results: dict[Case, dict[str, Outcome]]) -> list[str]:
         ours = fair_ratio(made[OURS], made.get(REFERENCE))
         for name, row in made.items():
             theirs = fair_ratio(row, made.get(REFERENCE))
-            if name in SERVERS and not SERVERS[name].floor and name != OURS and ours and theirs and \
-                    theirs.median > ours.median:
+            if (
+                name in SERVERS
+                and not SERVERS[name].floor
+                and name != OURS
+                and ours
+                and theirs
+                and theirs.median > ours.median
+            ):
                 found.append(f"{case.name}: {name} {theirs.median:.2f}, Capicorn {ours.median:.2f}")
     return found

@@ -48,8 +48,20 @@ def uvicorn_like(program: list[str], env: Environment, case: Case, port: int, *m
         cert, key = tls_files(env)
         tls = ["--ssl-certfile", cert, "--ssl-keyfile", key]
     idle = ["--timeout-keep-alive", str(PATIENCE)] if case.kind == "idle" else []
-    return [*program, case.app, "--host", "127.0.0.1", "--port", str(port), "--workers", str(case.workers), *more, *tls,
-            *idle, *([] if case.access_log else QUIET)]
+    return [
+        *program,
+        case.app,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        str(case.workers),
+        *more,
+        *tls,
+        *idle,
+        *([] if case.access_log else QUIET),
+    ]
 
 
 def capicorn(env: Environment, case: Case, port: int) -> list[str]:
@@ -70,9 +82,23 @@ def granian(env: Environment, case: Case, port: int) -> list[str]:
         cert, key = tls_files(env)
         tls = ["--ssl-certificate", cert, "--ssl-keyfile", key]
     idle = ["--backlog", MANY, "--backpressure", MANY] if case.kind == "idle" else []
-    return [env.program("granian"), case.app, "--interface", "asgi", "--host", "127.0.0.1", "--port", str(port),
-            "--workers", str(case.workers), "--loop", "uvloop", *tls, *idle,
-            *(["--access-log"] if case.access_log else ["--no-access-log", "--log-level", "warning"])]
+    return [
+        env.program("granian"),
+        case.app,
+        "--interface",
+        "asgi",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        str(case.workers),
+        "--loop",
+        "uvloop",
+        *tls,
+        *idle,
+        *(["--access-log"] if case.access_log else ["--no-access-log", "--log-level", "warning"]),
+    ]
 
 
 def bound(program: str, env: Environment, case: Case, port: int, *more: str) -> list[str]:
@@ -83,8 +109,18 @@ def bound(program: str, env: Environment, case: Case, port: int, *more: str) -> 
         tls = ["--certfile", cert, "--keyfile", key]
     idle = ["--keep-alive", str(PATIENCE), "--backlog", MANY] if case.kind == "idle" else []
     idle += ["--worker-connections", MANY] if idle and program == "gunicorn" else []
-    return [env.program(program), case.app, "-b", f"127.0.0.1:{port}", "-w", str(case.workers), *more, *tls, *idle,
-            *(["--access-logfile", "-"] if case.access_log else ["--log-level", "warning"])]
+    return [
+        env.program(program),
+        case.app,
+        "-b",
+        f"127.0.0.1:{port}",
+        "-w",
+        str(case.workers),
+        *more,
+        *tls,
+        *idle,
+        *(["--access-logfile", "-"] if case.access_log else ["--log-level", "warning"]),
+    ]
 
 
 def hypercorn(env: Environment, case: Case, port: int) -> list[str]:
@@ -97,8 +133,9 @@ def gunicorn(env: Environment, case: Case, port: int) -> list[str]:
 
 
 def gunicorn_uvicorn(env: Environment, case: Case, port: int) -> list[str]:
-    return bound("gunicorn", env, case, port, "-k", "uvicorn_worker.UvicornWorker", "--no-control-socket", "--timeout",
-                 "600")
+    return bound(
+        "gunicorn", env, case, port, "-k", "uvicorn_worker.UvicornWorker", "--no-control-socket", "--timeout", "600"
+    )
 
 
 def socketify(env: Environment, case: Case, port: int) -> list[str]:
@@ -106,8 +143,23 @@ def socketify(env: Environment, case: Case, port: int) -> list[str]:
     if case.tls:
         cert, key = tls_files(env)
         tls = ["--ssl-certfile", cert, "--ssl-keyfile", key]
-    return [str(env.python), "-m", "socketify", case.app, "--interface", "asgi", "--host", "127.0.0.1", "--port",
-            str(port), "--workers", str(case.workers), "--disable-listen-log", "True", *tls]
+    return [
+        str(env.python),
+        "-m",
+        "socketify",
+        case.app,
+        "--interface",
+        "asgi",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        str(case.workers),
+        "--disable-listen-log",
+        "True",
+        *tls,
+    ]
 
 
 FASTPYSGI = """
@@ -162,18 +214,21 @@ def nginx(env: Environment, case: Case, port: int) -> list[str]:
     return [program, "-p", str(folder), "-e", "stderr", "-c", str(config)]
 
 
-SERVERS: dict[str, Server] = {server.name: server for server in [
-    Server("capicorn", "Capicorn", capicorn, uses_capicorn=True),
-    Server("uvicorn", "uvicorn, httptools and uvloop", uvicorn),
-    Server("uvicorn-zttp", "uvicorn, zttp and zuvloop", uvicorn_zttp, "uvicorn-zttp"),
-    Server("granian", "granian", granian, "granian"),
-    Server("hypercorn", "hypercorn", hypercorn, "hypercorn"),
-    Server("gunicorn", "gunicorn, asgi worker", gunicorn, "gunicorn"),
-    Server("gunicorn-uvicorn", "gunicorn, uvicorn-worker", gunicorn_uvicorn, "gunicorn-uvicorn"),
-    Server("socketify", "socketify", socketify, "socketify", has_log=False),
-    Server("fastpysgi", "fastpysgi", fastpysgi, "fastpysgi", has_log=False, has_websocket=False),
-    Server("nginx", "nginx `return 200` (floor)", nginx, floor=True, has_log=False, has_websocket=False),
-]}
+SERVERS: dict[str, Server] = {
+    server.name: server
+    for server in [
+        Server("capicorn", "Capicorn", capicorn, uses_capicorn=True),
+        Server("uvicorn", "uvicorn, httptools and uvloop", uvicorn),
+        Server("uvicorn-zttp", "uvicorn, zttp and zuvloop", uvicorn_zttp, "uvicorn-zttp"),
+        Server("granian", "granian", granian, "granian"),
+        Server("hypercorn", "hypercorn", hypercorn, "hypercorn"),
+        Server("gunicorn", "gunicorn, asgi worker", gunicorn, "gunicorn"),
+        Server("gunicorn-uvicorn", "gunicorn, uvicorn-worker", gunicorn_uvicorn, "gunicorn-uvicorn"),
+        Server("socketify", "socketify", socketify, "socketify", has_log=False),
+        Server("fastpysgi", "fastpysgi", fastpysgi, "fastpysgi", has_log=False, has_websocket=False),
+        Server("nginx", "nginx `return 200` (floor)", nginx, floor=True, has_log=False, has_websocket=False),
+    ]
+}
 REFERENCE = "uvicorn"
 OURS = "capicorn"
 

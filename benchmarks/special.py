@@ -24,10 +24,17 @@ def latency(running: Running, seconds: float, rate: float) -> dict[str, Any]:
     if result["late"]:
         # The server could not keep up: those were due and never sent.
         result["latency_us"]["p99"] = max(result["latency_us"]["p99"], result["latency_us"]["max"])
-    return {"value": result["latency_us"]["p99"], "latency_us": result["latency_us"], "rate": rate,
-            "never_sent": result["late"], "cpu_us": result["cpu"] / result["requests"] * 1e6,
-            "busy": result["cpu"] / result["seconds"],
-            "server_idle": result["server_idle"], "load_idle": result["load_idle"], "load_busy": result["load_cpu"] / result["seconds"]}
+    return {
+        "value": result["latency_us"]["p99"],
+        "latency_us": result["latency_us"],
+        "rate": rate,
+        "never_sent": result["late"],
+        "cpu_us": result["cpu"] / result["requests"] * 1e6,
+        "busy": result["cpu"] / result["seconds"],
+        "server_idle": result["server_idle"],
+        "load_idle": result["load_idle"],
+        "load_busy": result["load_cpu"] / result["seconds"],
+    }
 
 
 def blocked(running: Running) -> dict[str, Any]:
@@ -60,8 +67,11 @@ def blocked(running: Running) -> dict[str, Any]:
         thread.join()
     if trouble:
         raise Failed(trouble[0])
-    return {"value": result["latency_us"]["mean"], "latency_us": result["latency_us"],
-            "over_100ms": result["over_100ms"] / result["requests"]}
+    return {
+        "value": result["latency_us"]["mean"],
+        "latency_us": result["latency_us"],
+        "over_100ms": result["over_100ms"] / result["requests"],
+    }
 
 
 def idle(server: Server, case: Case, env: Environment, cores: Cores) -> dict[str, Any]:
@@ -72,8 +82,10 @@ def idle(server: Server, case: Case, env: Environment, cores: Cores) -> dict[str
         running.check()
         loaded(running, 0.5)
         before = settled_memory(running.process.pid, 1.0)
-        load = Load([str(env.load), "hold", "-p", str(running.port), "-d", "20", "-c", str(IDLE_CONNECTIONS),
-                     *running.files()], cores.load)
+        load = Load(
+            [str(env.load), "hold", "-p", str(running.port), "-d", "20", "-c", str(IDLE_CONNECTIONS), *running.files()],
+            cores.load,
+        )
         try:
             load.result(60)
             after = settled_memory(running.process.pid, 1.0)

@@ -20,8 +20,14 @@ def script(case: Case) -> str:
     if case.body:
         lines.append(f"wrk.body = {quoted(case.body.decode())}")
     if case.pipelined > 1:
-        lines += ["local all", "init = function(args)", "  local one = wrk.format()",
-                  f"  all = string.rep(one, {case.pipelined})", "end", "request = function() return all end"]
+        lines += [
+            "local all",
+            "init = function(args)",
+            "  local one = wrk.format()",
+            f"  all = string.rep(one, {case.pipelined})",
+            "end",
+            "request = function() return all end",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -35,9 +41,20 @@ def rate(program: str, running: Running, seconds: int) -> float:
     path.write_text(script(case))
     cores = running.cores.load
     done = subprocess.run(
-        [program, f"-t{len(cores)}", f"-c{case.connections}", f"-d{seconds}s", "-s", str(path),
-         f"http://127.0.0.1:{running.port}{case.path}"],
-        capture_output=True, text=True, preexec_fn=lambda: pin(cores), timeout=seconds + 30)
+        [
+            program,
+            f"-t{len(cores)}",
+            f"-c{case.connections}",
+            f"-d{seconds}s",
+            "-s",
+            str(path),
+            f"http://127.0.0.1:{running.port}{case.path}",
+        ],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: pin(cores),
+        timeout=seconds + 30,
+    )
     found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
     wrong = re.search(r"Non-2xx.*|Socket errors.*", done.stdout)
     if wrong or not found:
