@@ -66,12 +66,11 @@ leave_to_siblings(cap_listener *l)
     }
     if (l->held >= l->patience) {
         l->held = 0;
-        l->patience /= 2;
+        l->patience = l->patience > 1 ? l->patience / 2 : 1;
         return false;
     }
-    l->held++;
     uv_poll_stop(&l->poll);
-    uv_timer_start(&l->pause, on_pause_over, CAP_ACCEPT_HOLD_MS, 0);
+    uv_timer_start(&l->pause, on_pause_over, (uint64_t)1 << l->held++, 0);
     return true;
 }
 

@@ -17,8 +17,8 @@ typedef struct cap_listener_events {
     /* A connected, non-blocking, close-on-exec socket; it is the callee's. */
     void (*accepted)(cap_listener *l, int fd);
     /* May we take a connection now? False: a process that shares the socket should have
-       it, and we look away for CAP_ACCEPT_HOLD_MS. Comes before `enter`, the GIL perhaps
-       not held: no Python. NULL: always. */
+       it, and we look away for a moment. Comes before `enter`, the GIL perhaps not held:
+       no Python. NULL: always. */
     bool (*may_accept)(cap_listener *l);
     /* accept failed with this errno for want of descriptors or memory. True: something
        was freed, try again soon; false: wait CAP_ACCEPT_PAUSE_MS. */
@@ -29,11 +29,11 @@ typedef struct cap_listener_events {
 /* Connections taken in one turn before others' reads get theirs. */
 #define CAP_ACCEPT_BATCH 64
 #define CAP_ACCEPT_PAUSE_MS 100
-/* So often may_accept is heard; when the connection still waits then, the siblings are
-   busy: it is taken after all, and the next one with half the patience, until a sibling
-   is seen to take one. */
-#define CAP_ACCEPT_HOLD_MS 1
-#define CAP_ACCEPT_PATIENCE 8
+/* So often may_accept is heard, with pauses of 1, 2, 4 ... ms (63 in all). When the
+   connection still waits then, the siblings are busy: it is taken after all, and the next
+   one with half the patience, but never at once (they may just have woken up), until a
+   sibling is seen to take one. */
+#define CAP_ACCEPT_PATIENCE 6
 
 struct cap_listener {
     uv_poll_t poll;

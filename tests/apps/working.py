@@ -19,13 +19,13 @@ if os.environ.get("WORKING_IMPORT"):
 if os.environ.get("WORKING_RAISE") and not os.path.exists(os.environ["WORKING_RAISE"]):
     raise RuntimeError("this application cannot be imported")
 if os.environ.get("WORKING_SAY_IMPORT"):
-    print(f"app: imported in {os.getpid()}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"app: imported in {os.getpid()}\n")
 
 TEXT = Path(os.environ["WORKING_TEXT"]).read_text() if "WORKING_TEXT" in os.environ else "none"
 
 
 def say(text: str) -> None:
-    print(f"app: {text} {os.getpid()}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"app: {text} {os.getpid()}\n")  # in one piece
 
 
 async def answer(send: Send, text: str) -> None:

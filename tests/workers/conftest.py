@@ -33,11 +33,12 @@ class Workers(ServerProcess):
     def wait_children(self, number: int, timeout: float = 15.0, without: Any = ()) -> list[int]:
         """Until there are exactly so many and none of `without`."""
 
-        def right() -> list[int] | None:
+        def right() -> bool:
             found = self.children()
-            return found if len(found) == number and not set(found) & set(without) else None
+            return len(found) == number and not set(found) & set(without)
 
-        return until(right, timeout, f"{number} workers, not {self.children()}; {self.log.text()[-2000:]}")
+        until(right, timeout, f"{number} workers without {without}")
+        return self.children()
 
     def started(self, after: int = 0) -> int:
         """How many workers have started their application."""

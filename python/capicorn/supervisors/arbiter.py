@@ -587,16 +587,12 @@ class Arbiter:
             logger.info("Received SIGUSR2, started the new parent process [%d].", self.upgrade_pid)
 
     def _on_upgrade_ended(self, status: int) -> None:
-        logger.error(
-            "The new parent process [%d] ended (%s); this one goes on.",
-            self.upgrade_pid,
-            process.explain_exit(status),
-        )
-        self.upgrade_pid = 0
+        pid, self.upgrade_pid = self.upgrade_pid, 0
         if self.pidfile is not None:
             self.pidfile.rename(self.pidfile.path.removesuffix(".oldbin"))
         if self._old_workers_wanted:
             self.num_workers, self._old_workers_wanted = self._old_workers_wanted, 0
+        logger.error("The new parent process [%d] ended (%s); this one goes on.", pid, process.explain_exit(status))
 
     def _on_winch(self, sig: int) -> None:
         """The workers end gracefully, this process stays: the step after USR2. A terminal sends it when its window
