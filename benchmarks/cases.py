@@ -100,7 +100,7 @@ CASES: list[Case] = [
     Case("raw", "raw ASGI, hello", floors=BOTH),
     Case(
         "headers",
-        "raw ASGI, 20 request headers with cookies, 8 of the response",
+        "raw ASGI, 20 headers with cookies, 8 of the response",
         path="/headers",
         headers=BROWSER_HEADERS,
     ),
@@ -156,7 +156,7 @@ CASES: list[Case] = [
     Case("workers-4", "raw ASGI, 4 workers", workers=4, connections=256, floors=()),
     Case(
         "latency",
-        "raw ASGI, p99 at 70 % of the requests a second that uvicorn can do",
+        "p99 of raw ASGI at 70 % of uvicorn's own rate",
         "latency",
         floors=("nginx",),
         unit="us",
@@ -164,7 +164,7 @@ CASES: list[Case] = [
     ),
     Case(
         "latency-own",
-        "raw ASGI, p99 at 70 % of the requests a second that the server itself can do",
+        "p99 of raw ASGI at 70 % of the server's own rate",
         "latency",
         floors=("nginx",),
         unit="us",
@@ -172,7 +172,7 @@ CASES: list[Case] = [
     ),
     Case(
         "blocked",
-        "2 workers, one of them blocked for 1 s: mean wait of new connections",
+        "mean wait of new connections, 1 of 2 workers blocked",
         "blocked",
         workers=2,
         each_its_own=True,

@@ -51,12 +51,12 @@ def dot_plot(
     title: str, lines: Sequence[tuple[str, dict[str, Point]]], names: Sequence[tuple[str, str, bool]], emphasised: str
 ) -> str:
     """`lines` are (label, {name: (median, low, high)}), `names` (name, title, is a floor) in the legend's order. Values
-    are ratios; further right is better. Returns the document, readable on light and dark pages."""
+    are ratios; further right is better, and what is below 1/16 is drawn there. Returns the document, readable on light and dark pages."""
     left, right, top, pitch = 470, 40, 58 + 18 * ((len(names) + 2) // 3), 24
     width = 1120
     height = top + pitch * len(lines) + 46
     values = [v for _, points in lines for point in points.values() for v in point if v > 0] or [1.0]
-    low: float = math.floor(math.log2(min(min(values), 1.0)) * 2) / 2
+    low: float = math.floor(math.log2(max(min([*values, 1.0]), 1 / 16)) * 2) / 2
     high: float = math.ceil(math.log2(max(max(values), 2.0)) * 2) / 2
     span = width - left - right
 
