@@ -13,6 +13,9 @@ from typing import Any
 Address = tuple[socket.AddressFamily, Any]
 
 
+def _nothing() -> None: ...
+
+
 class Listener:
     """What `Server.servers` holds: sockets that were opened together. Shaped like asyncio.Server, as people look at
     `.sockets[0].getsockname()` to learn a port."""
@@ -35,7 +38,8 @@ class Listener:
         sockets, self._sockets = self._sockets, ()
         if not sockets:
             return
-        self._stop()
+        stop, self._stop = self._stop, _nothing  # it holds the HTTP server, and that the loop's descriptors
+        stop()
         for sock in sockets:
             sock.close()
         if self._path is not None and self._inode is not None and _inode(self._path) == self._inode:
