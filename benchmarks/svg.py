@@ -51,7 +51,8 @@ def dot_plot(
     title: str, lines: Sequence[tuple[str, dict[str, Point]]], names: Sequence[tuple[str, str, bool]], emphasised: str
 ) -> str:
     """`lines` are (label, {name: (median, low, high)}), `names` (name, title, is a floor) in the legend's order. Values
-    are ratios; further right is better, and what is below 1/16 is drawn there. Returns the document, readable on light and dark pages."""
+    are ratios; further right is better, and what is below 1/16 is drawn there. Returns the document, readable on light
+    and dark pages."""
     left, right, top, pitch = 470, 40, 58 + 18 * ((len(names) + 2) // 3), 24
     width = 1120
     height = top + pitch * len(lines) + 46
