@@ -1,6 +1,6 @@
 """Compiles plain C programs that need no Python: tests/unit/test_*.c and tests/fuzz/fuzz_*.c.
 
-Each is linked with all of csrc/base and csrc/http and the libraries that these need, with assertions on, and with
+Each is linked with all of csrc/base and csrc/http, what csrc/net has without libuv, and the libraries that these need, with assertions on, and with
 AddressSanitizer and UndefinedBehaviorSanitizer when the compiler can do that.
 """
 
@@ -20,6 +20,7 @@ import build_deps
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("base", "http")
+FILES = ("net/proxy_protocol.c",)
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 FUZZ = ("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=undefined")
 WARNINGS = ("-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers")
@@ -102,7 +103,8 @@ class Programs:
     @cached_property
     def shared(self) -> str:
         """csrc/base and csrc/http as an archive: a program gets from it what it uses, and nothing else."""
-        objects = self.compile([path for name in FOLDERS for path in sorted((ROOT / "csrc" / name).glob("*.c"))])
+        shared = [path for name in FOLDERS for path in sorted((ROOT / "csrc" / name).glob("*.c"))]
+        objects = self.compile([*shared, *(ROOT / "csrc" / name for name in FILES)])
         archive = self.folder / "libshared.a"
         archive.unlink(missing_ok=True)  # ar would keep members whose source is gone.
         build_deps.run_all([[*build_deps.archiver(), "rcs", str(archive), *objects]], archive.name)
