@@ -273,6 +273,8 @@ class Config:
         ):
             if path is None:
                 continue
+            from capicorn.supervisors.log_files import tell_problems_once
+
             target = logging.getLogger(name)
             formatter = target.handlers[0].formatter if target.handlers else None
             handler = logging.StreamHandler(stream) if path == "-" else logging.FileHandler(path)
@@ -280,6 +282,8 @@ class Config:
             target.handlers = [handler]
             if isinstance(formatter, ColourizedFormatter) and path != "-" and self.use_colors is None:
                 formatter.use_colors = False
+            if isinstance(handler, logging.FileHandler):
+                tell_problems_once(handler)
 
     def _apply_log_config(self) -> bool:
         """Did it name uvicorn's loggers?"""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import time
 
 
 def file_handlers() -> list[logging.FileHandler]:
@@ -42,3 +44,26 @@ def own_log_files(uid: int, gid: int) -> None:
     for handler in file_handlers():
         if handler.stream is not None:
             os.fchown(handler.stream.fileno(), uid, gid)
+
+
+SAY_AGAIN = 60.0
+"""Seconds after which it is told again that a log cannot be written."""
+
+
+def tell_problems_once(handler: logging.FileHandler) -> None:
+    """A full disk is one line on stderr now and then, not a traceback for each record."""
+    said = float("-inf")
+
+    def handle_error(record: logging.LogRecord) -> None:
+        nonlocal said
+        exc = sys.exc_info()[1]
+        if not isinstance(exc, OSError):
+            type(handler).handleError(handler, record)
+        elif time.monotonic() - said >= SAY_AGAIN and sys.stderr is not None:
+            said = time.monotonic()
+            try:
+                sys.stderr.write(f"capicorn: cannot write to the log {handler.baseFilename}: {exc.strerror}\n")
+            except OSError:
+                pass
+
+    handler.handleError = handle_error  # type: ignore[method-assign]
