@@ -900,6 +900,44 @@ begin_tls(cap_conn *c)
     return 0;
 }
 
+/* In front of TLS and HTTP: what a trusted proxy says of its client. */
+static void
+on_proxy_read(cap_stream *stream, const char *data, ssize_t n)
+{
+    cap_conn *c = stream->owner;
+    cap_reactor_enter(c->server->reactor);
+    if (!cap_conn_open(c))
+        return;
+    Py_INCREF(c);
+    if (cap_server_loop_gone(c->server)) {
+        cap_conn_close(c, false);
+    } else if (c->state == CAP_CONN_IDLE && cap_conn_proxy_feed(c, data, n) > 0) {
+        cap_buffer rest = c->in;
+        c->in = (cap_buffer){0};
+        stream->on = &stream_events;
+        if (c->server->ssl_context != NULL && begin_tls(c) < 0) {
+            PyErr_WriteUnraisable((PyObject *)c->server);
+            cap_conn_close(c, true);
+        } else {
+            if (c->tls != NULL && cap_stream_read_start(c->io) < 0)
+                cap_conn_close(c, true);
+            if (rest.len != 0 && cap_conn_open(c))
+                stream->on->read(stream, rest.data, (ssize_t)rest.len);
+        }
+        cap_buffer_free(&rest);
+    } else if (n <= 0) {
+        cap_conn_close(c, false);
+    }
+    Py_DECREF(c);
+}
+
+static const cap_stream_events proxy_events = {
+    .alloc = on_stream_alloc,
+    .read = on_proxy_read,
+    .written = cap_conn_on_written,
+    .closed = on_stream_closed,
+};
+
 void
 cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
 {
@@ -939,19 +977,22 @@ cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
         cap_conn_close(c, false);
         return;
     }
-    if (s->ssl_context != NULL && begin_tls(c) < 0) {
+    if (s->proxy_protocol != NULL && cap_conn_proxy_wanted(c)) {
+        c->stream.base.on = &proxy_events;
+    } else if (s->ssl_context != NULL && cap_conn_open(c) && begin_tls(c) < 0) {
         PyErr_WriteUnraisable((PyObject *)s);
         cap_conn_close(c, true);
-        return;
     }
+    if (!cap_conn_open(c)) /* asking ran Python */
+        return;
     due_in(c, &c->due_read, s->set.timeout_first_byte);
     cap_conn_update_reading(c);
 }
 
 /* --- addresses --------------------------------------------------------------------------- */
 
-static PyObject *
-address_object(const struct sockaddr_storage *addr)
+PyObject *
+cap_address_object(const struct sockaddr_storage *addr)
 {
     char text[INET6_ADDRSTRLEN];
     const void *ip;
@@ -981,7 +1022,7 @@ cap_conn_client(cap_conn *c)
         if (c->unix_socket ||
             getpeername(cap_stream_fd(c->io), (struct sockaddr *)&addr, &len) < 0)
             c->client = Py_NewRef(Py_None);
-        else if ((c->client = address_object(&addr)) == NULL)
+        else if ((c->client = cap_address_object(&addr)) == NULL)
             return NULL;
     }
     return Py_NewRef(c->client);
@@ -995,7 +1036,7 @@ cap_conn_server_address(cap_conn *c)
         socklen_t len = sizeof addr;
         if (getsockname(cap_stream_fd(c->io), (struct sockaddr *)&addr, &len) < 0)
             c->address = Py_NewRef(Py_None);
-        else if ((c->address = address_object(&addr)) == NULL)
+        else if ((c->address = cap_address_object(&addr)) == NULL)
             return NULL;
     }
     return Py_NewRef(c->address);

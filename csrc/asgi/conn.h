@@ -7,6 +7,8 @@
 #ifndef CAP_ASGI_CONN_H
 #define CAP_ASGI_CONN_H
 
+#include <sys/socket.h>
+
 #include "asgi/request.h"
 #include "asgi/server.h"
 #include "base/buffer.h"
@@ -68,6 +70,15 @@ typedef struct cap_conn {
    served is closed. */
 void cap_conn_accept(cap_server *s, int fd, cap_server_listener *l);
 
+/* --- the PROXY protocol (conn_proxy.c) ----------------------------------------- */
+
+/* Does this new connection begin with a PROXY header? Asks Python; false when that fails, and the
+   connection is closed then. */
+bool cap_conn_proxy_wanted(cap_conn *c);
+/* Take what was read of the header. 1: it is complete and its addresses are the connection's; the
+   client's own octets are c->in. 0: wait for more. -1: the connection was closed. */
+int cap_conn_proxy_feed(cap_conn *c, const char *data, ssize_t n);
+
 /* --- output (conn_write.c) ---------------------------------------------------- */
 
 /* Append to the output. 0, or -1 with MemoryError. Sends nothing yet. */
@@ -114,6 +125,8 @@ void cap_conn_shutdown(cap_conn *c, uint64_t grace);
 /* The longest idle connection of a server; NULL when none is idle. Borrowed. */
 cap_conn *cap_conn_longest_idle(cap_server *s);
 
+/* (host, port) of an AF_INET or AF_INET6 address, None of another; NULL with an exception. */
+PyObject *cap_address_object(const struct sockaddr_storage *addr);
 /* scope["client"] and scope["server"]; new references, or NULL with an exception. */
 PyObject *cap_conn_client(cap_conn *c);
 PyObject *cap_conn_server_address(cap_conn *c);

@@ -613,7 +613,8 @@ server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         "limit_request_body", "limit_concurrency", "limit_max_requests", "timeout_first_byte",
         "timeout_request_head", "timeout_request_body", "timeout_send", "timeout_keep_alive",
         "timeout_request", "ws", "ws_max_size", "ws_max_queue", "ws_ping_interval",
-        "ws_ping_timeout", "ws_per_message_deflate", "ssl_context", "tls_info", NULL};
+        "ws_ping_timeout", "ws_per_message_deflate", "ssl_context", "tls_info", "proxy_protocol",
+        NULL};
     PyObject *loop, *app, *logger = NULL, *state = NULL, *root_path = NULL, *scheme = NULL;
     PyObject *defaults = NULL, *proxy = NULL, *log = NULL, *line = NULL, *head = NULL;
     PyObject *fields = NULL, *field_size = NULL, *body = NULL, *concurrency = NULL;
@@ -621,14 +622,14 @@ server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *keep = NULL, *t_request = NULL;
     const char *asgi_version = "3.0";
     PyObject *ws_size = NULL, *ws_queue = NULL, *ws_interval = NULL, *ws_timeout = NULL;
-    PyObject *ssl_context = NULL, *tls_info = NULL;
+    PyObject *ssl_context = NULL, *tls_info = NULL, *proxy_protocol = NULL;
     int date = 1, reset = 0, ws = 1, ws_deflate = 1;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "OO|$OOsUUOpOOpOOOOOOOOOOOOOpOOOOpOO:HTTPServer", names, &loop, &app, &logger,
+            args, kwargs, "OO|$OOsUUOpOOpOOOOOOOOOOOOOpOOOOpOOO:HTTPServer", names, &loop, &app, &logger,
             &state, &asgi_version, &root_path, &scheme, &defaults, &date, &proxy, &log, &reset,
             &line, &head, &fields, &field_size, &body, &concurrency, &max_requests, &first, &t_head,
             &t_body, &t_send, &keep, &t_request, &ws, &ws_size, &ws_queue, &ws_interval,
-            &ws_timeout, &ws_deflate, &ssl_context, &tls_info))
+            &ws_timeout, &ws_deflate, &ssl_context, &tls_info, &proxy_protocol))
         return NULL;
     if (logger == NULL) {
         PyErr_SetString(PyExc_TypeError, "HTTPServer() needs a logger");
@@ -657,6 +658,7 @@ server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     s->access_log = optional(log);
     s->ssl_context = optional(ssl_context);
     s->tls_info = optional(tls_info);
+    s->proxy_protocol = optional(proxy_protocol);
     s->root_path = Py_NewRef(root_path != NULL ? root_path : s->objects->empty_str);
     s->scheme = Py_NewRef(scheme != NULL ? scheme : st->str.http);
     Py_ssize_t root_len;
@@ -742,6 +744,7 @@ server_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(s->access_log);
     Py_VISIT(s->ssl_context);
     Py_VISIT(s->tls_info);
+    Py_VISIT(s->proxy_protocol);
     Py_VISIT(s->extensions);
     Py_VISIT(s->context);
     Py_VISIT(s->asgi_proto);
@@ -759,6 +762,7 @@ server_clear(PyObject *self)
     Py_CLEAR(s->access_log);
     Py_CLEAR(s->ssl_context);
     Py_CLEAR(s->tls_info);
+    Py_CLEAR(s->proxy_protocol);
     Py_CLEAR(s->context);
     return 0;
 }

@@ -62,6 +62,7 @@ typedef struct cap_server {
     PyObject *logger;
     PyObject *state;         /* dict or NULL: copied into each scope */
     PyObject *proxy_headers; /* callable or NULL */
+    PyObject *proxy_protocol; /* callable(client) -> bool: a PROXY header comes first; or NULL */
     PyObject *ssl_context;   /* ssl.SSLContext or NULL: connections speak TLS */
     PyObject *tls_info;      /* callable(ssl.SSLObject) -> the ASGI tls extension's dict; or NULL */
     PyObject *extensions;    /* scope["extensions"] of HTTP; copied */

@@ -13,6 +13,7 @@ class ConfigArguments(TypedDict, total=False):
     host: str | None
     port: int
     uds: str | None
+    uds_permissions: int | str | None
     fd: int | None
     bind: list[str] | str | None
     backlog: int
@@ -60,7 +61,10 @@ class ConfigArguments(TypedDict, total=False):
     error_logfile: str | None
     use_colors: bool | None
     proxy_headers: bool
+    forwarded_header: str
     forwarded_allow_ips: list[str] | str | None
+    proxy_protocol: bool
+    proxy_allow_from: list[str] | str
     server_header: bool
     date_header: bool
     headers: list[tuple[str, str]] | None

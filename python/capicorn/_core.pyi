@@ -89,6 +89,9 @@ class HTTPServer:
         ssl_context: SSLContext | None = None,
         # called with a connection's ssl.SSLObject, once; what it returns is the ASGI tls extension's dict
         tls_info: Callable[[SSLObject], dict[str, Any]] | None = None,
+        # called with the peer's (host, port), or None for a Unix socket's: does its connection begin with a PROXY
+        # header (version 1 or 2)? Then its addresses are the connection's. None: no connection does
+        proxy_protocol: Callable[[tuple[str, int] | None], bool] | None = None,
     ) -> None: ...
     ssl_context: SSLContext | None
     """Of connections accepted from now on; may be set, so that certificates are renewed."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from capicorn._arguments import ConfigArguments
     from capicorn.lifespan import LifespanOff, LifespanOn
     from capicorn.supervisors.worker import Worker
+    from capicorn.systemd import Service
 
 STARTUP_FAILURE = 3
 """Exit code when the application or the socket is not to be had."""
@@ -86,6 +87,7 @@ class Config:
         host: str | None
         port: int
         uds: str | None
+        uds_permissions: int | str | None
         fd: int | None
         backlog: int
         loop: str
@@ -104,6 +106,9 @@ class Config:
         access_log_json: bool
         use_colors: bool | None
         proxy_headers: bool
+        forwarded_header: str
+        proxy_protocol: bool
+        proxy_allow_from: list[str] | str
         server_header: bool
         limit_max_requests: int | None
         limit_max_requests_jitter: int
@@ -150,6 +155,9 @@ class Config:
         self.addresses = [listeners.parse_address(text) for text in self.bind]
         if self.addresses:  # the first one by uvicorn's names as well
             self.host, self.port, self.uds, self.fd = self.addresses[0]
+        self.uds_mode = _permissions(self.uds_permissions)
+        self.service: Service | None = None
+        """What systemd says and is told, when the process is this server's."""
         self.supervisor: Any = None
         self.start_folder: str | None = None
         self.worker: Worker | None = None
@@ -423,13 +431,22 @@ class Config:
     def setup_event_loop(self) -> NoReturn:
         raise AttributeError("Config.setup_event_loop() is gone, in uvicorn as here; use Config.get_loop_factory().")
 
+    def bind_unix(self, path: str) -> socket.socket:
+        """A bound Unix socket with the permissions and the owner that the settings give its file. Raises OSError."""
+        from capicorn.supervisors.process import umask_of, user_and_group
+
+        mode = self.uds_mode
+        if mode is None and self.umask is not None:
+            mode = 0o666 & ~umask_of(self.umask)
+        return listeners.bind_unix(path, mode, user_and_group(self))
+
     def bind_sockets(self) -> list[socket.socket]:
         """A bound socket for every address, not yet listening. Raises OSError."""
         found: list[socket.socket] = []
         try:
             for host, port, uds, fd in self.addresses or [(self.host, self.port, self.uds, self.fd)]:
                 if uds is not None:
-                    found.append(listeners.bind_unix(uds))
+                    found.append(self.bind_unix(uds))
                 elif fd is not None:
                     found.append(listeners.from_descriptor(fd))
                 else:
@@ -442,7 +459,7 @@ class Config:
 
     def log_running_all(self, sockets: list[socket.socket]) -> None:
         """The line for each address (not for each socket: a name may stand for several)."""
-        if len(self.addresses) < 2:
+        if len(self.addresses) < 2 and (self.service is None or not self.service.sockets):
             self.log_running(sockets[0])
             return
         for sock in sockets:
@@ -452,7 +469,7 @@ class Config:
         """The bound socket for child processes, not yet listening; says where. Exits with code 3 when that fails."""
         try:
             if self.uds is not None:
-                sock = listeners.bind_unix(self.uds)
+                sock = self.bind_unix(self.uds)
             elif self.fd is not None:
                 sock = listeners.from_descriptor(self.fd)
             else:
@@ -469,7 +486,7 @@ class Config:
         when there are several."""
         tail = " (Press CTRL+C to quit)"
         if self.uds is not None if name is None else isinstance(name, (str, bytes)):
-            where, args = "%s", (name or self.uds,)
+            where, args = "%s", (listeners.unix_name(name or self.uds or ""),)
             what = "Capicorn running on unix socket "
         elif self.fd is not None and name is None:
             where, args = "%s", (sock.getsockname(),)
@@ -552,6 +569,17 @@ def _encoded_headers(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]
             raise ValueError(f"headers: the value of {name} has a control character")
         encoded.append((name.encode("ascii"), octets))
     return encoded
+
+
+def _permissions(value: int | str | None) -> int | None:
+    """A number, or the octal digits of one."""
+    try:
+        mode = int(value.removeprefix("0o"), 8) if isinstance(value, str) else value
+    except ValueError:
+        mode = -1
+    if mode is not None and not 0 <= mode <= 0o777:
+        raise ValueError(f"uds_permissions: {value!r} is not a number of octal digits up to 777")
+    return mode
 
 
 def _web_concurrency(text: str) -> int:

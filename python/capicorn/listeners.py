@@ -67,8 +67,8 @@ def bind_all(host: str | None, port: int) -> list[socket.socket]:
 
 
 def parse_address(text: str) -> tuple[str | None, int, str | None, int | None]:
-    """(host, port, uds, fd) from gunicorn's spelling: HOST, HOST:PORT, [IPV6]:PORT, unix:PATH or fd://NUMBER.
-    Raises ValueError."""
+    """(host, port, uds, fd) from gunicorn's spelling: HOST, HOST:PORT, [IPV6]:PORT, unix:PATH (unix:@NAME: an abstract
+    one) or fd://NUMBER. Raises ValueError."""
     if text.startswith("unix:"):
         path = text[len("unix:") :]
         return None, 0, path[2:] if path.startswith("//") else path, None
@@ -95,30 +95,48 @@ def bind_first(host: str | None, port: int) -> socket.socket:
     return _bind_all(found[:1], port)[0]
 
 
-def bind_unix(path: str) -> socket.socket:
-    """A bound Unix socket that everybody may connect to, unless a file was there: then it keeps that one's mode.
+def unix_name(path: str | bytes) -> str:
+    """The name of a Unix socket as it is written in settings and logs: @NAME for an abstract one (unix(7))."""
+    text = path if isinstance(path, str) else os.fsdecode(path)
+    return "@" + text[1:] if text.startswith("\0") else text
+
+
+def bind_unix(path: str, mode: int | None = None, owner: tuple[int, int] = (-1, -1)) -> socket.socket:
+    """A bound Unix socket with the permissions `mode`. None: those of the socket that was there, else everybody may
+    connect. `owner`: numbers of user and group, -1 leaves them. A path that begins with @ or NUL is an abstract name,
+    which has neither.
 
     A socket nobody listens on any more is replaced; raises OSError (EADDRINUSE) when somebody does.
     """
-    mode = 0o666
+    abstract = path.startswith(("\0", "@"))
+    shown = unix_name(path)
+    if abstract:
+        path = "\0" + path[1:]
+    kept = 0o666
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if not path.startswith("\0"):
+        if not abstract:
             try:
                 found = os.stat(path)
             except FileNotFoundError:
                 pass
             else:
                 if stat.S_ISSOCK(found.st_mode) and not _answers(path):
-                    mode = stat.S_IMODE(found.st_mode)
+                    kept = stat.S_IMODE(found.st_mode)
                     os.unlink(path)
         try:
             sock.bind(path)
         except OSError as exc:
             reason = "Address already in use" if exc.errno == errno.EADDRINUSE else exc.strerror or str(exc)
-            raise OSError(exc.errno or errno.EINVAL, f"cannot bind unix socket {path!r}: {reason}") from None
-        if not path.startswith("\0"):
-            os.chmod(path, mode)
+            raise OSError(exc.errno or errno.EINVAL, f"cannot bind unix socket {shown!r}: {reason}") from None
+        if not abstract:  # nobody can connect before listen()
+            try:
+                if owner != (-1, -1):
+                    os.chown(path, *owner)
+                os.chmod(path, kept if mode is None else mode)
+            except OSError as exc:
+                os.unlink(path)
+                raise OSError(exc.errno, f"unix socket {path!r}: {exc.strerror}") from None
     except BaseException:
         sock.close()
         raise
@@ -142,6 +160,12 @@ def listen(sock: socket.socket, backlog: int) -> None:
     """Make a bound socket listen, for a loop. Raises OSError."""
     sock.setblocking(False)
     sock.listen(backlog)
+
+
+def file_of(sock: socket.socket) -> str | None:
+    """The path of a Unix socket's file; None for other sockets and abstract names."""
+    name = sock.getsockname() if sock.family == socket.AF_UNIX else None
+    return name if isinstance(name, str) and name else None
 
 
 def _is_literal(host: str | None) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from capicorn.config import STARTUP_FAILURE, Config
 from capicorn.server import Server
 from capicorn.supervisors import process
+from capicorn.systemd import Service
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -69,6 +70,7 @@ def run_config(config: Config, remake: Callable[[], Config] | None = None) -> No
             sock.listen(config.backlog)  # who connects while no child serves waits, and is not turned away
             ChangeReload(config, target=server.run, sockets=[sock]).run()
         else:
+            config.service = _service()
             server.run()
     except KeyboardInterrupt:
         pass
@@ -78,6 +80,14 @@ def run_config(config: Config, remake: Callable[[], Config] | None = None) -> No
         if pidfile is not None:
             pidfile.remove()
     if not server.started and not config.should_reload:
+        sys.exit(STARTUP_FAILURE)
+
+
+def _service() -> Service:
+    try:
+        return Service()
+    except OSError as exc:
+        logger.error(exc)
         sys.exit(STARTUP_FAILURE)
 
 

@@ -16,11 +16,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from capicorn import listeners
+from capicorn import listeners, systemd
 from capicorn.config import STARTUP_FAILURE, Config
 from capicorn.listeners import Listener
 from capicorn.logging import style
@@ -30,6 +30,7 @@ from capicorn.threads import ThreadPool
 if TYPE_CHECKING:
     from capicorn._core import AccessLog, Connection, HTTPServer
     from capicorn.lifespan import LifespanOff, LifespanOn
+    from capicorn.tls import TLSInfo
 
 HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -93,6 +94,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sleepers: set[asyncio.Future[None]] = set()
         self._access_log: AccessLog | None = None
+        self._tls_info: TLSInfo | None = None
         self.threads: ThreadPool | None = None
         self.lifespan: LifespanOn | LifespanOff
 
@@ -209,6 +211,8 @@ class Server:
         self.started = True
         if self.config.worker is not None:
             self.config.worker.started(self)
+        if self.config.service is not None:
+            self.config.service.ready()
 
     async def main_loop(self) -> None:
         """Call on_tick() every tenth of a second until it says that it is time to end."""
@@ -222,6 +226,8 @@ class Server:
     async def on_tick(self, counter: int) -> bool:
         """Is it time to end? Calls callback_notify when that is due."""
         config = self.config
+        if config.service is not None:
+            config.service.watchdog.beat()
         if counter % 10 == 0 and config.callback_notify is not None:
             now = time.time()
             if now - self.last_notified > config.timeout_notify:
@@ -247,6 +253,8 @@ class Server:
         logger.info("Shutting down")
         if self.config.worker is not None:
             self.config.worker.stopping()
+        if self.config.service is not None:
+            self.config.service.stopping()
         http = self.server_state.http
         if http is not None and self.config.worker is None:
             http.take_waiting()  # of the sockets that workers share, their siblings take it
@@ -281,11 +289,12 @@ class Server:
         if config.timeout_keep_alive == 0:
             settings["timeout_keep_alive"] = 0.001  # at once; to C 0 is "no limit"
         self._access_log = access_log(config, loop)
-        tls_info = None
         if config.ssl is not None:
-            from capicorn.tls import make_info
+            from capicorn.tls import TLSInfo
 
-            tls_info = make_info(config)
+            self._tls_info = TLSInfo(config)
+            self._tls_info.add(config.ssl)
+        headers = ProxyHeaders(config.forwarded_allow_ips, config.forwarded_header)
         return _core.HTTPServer(
             loop,
             config.loaded_app,
@@ -294,13 +303,14 @@ class Server:
             asgi_version=config.asgi_version,
             scheme="https" if config.is_ssl else "http",
             default_headers=config.encoded_headers,
-            proxy_headers=ProxyHeaders(config.forwarded_allow_ips).resolve if config.proxy_headers else None,
+            proxy_headers=headers.resolve if config.proxy_headers else None,
             access_log=self._access_log,
             # a worker goes on until there is another one
             limit_max_requests=self.limit_max_requests or 0 if config.worker is None else 0,
             ws=config.ws != "none",
             ssl_context=config.ssl,
-            tls_info=tls_info,
+            tls_info=self._tls_info,
+            proxy_protocol=_is_proxy(config.proxy_allow_from) if config.proxy_protocol else None,
             **settings,
         )
 
@@ -308,24 +318,23 @@ class Server:
         config = self.config
         stop = http.stop_listening
         opened: list[socket.socket] = []
-        path = None
         try:
             if given is not None:
                 found = [Listener([sock], stop) for sock in given]
+            elif config.service is not None and config.service.sockets:
+                found = [Listener([sock], stop) for sock in config.service.sockets]  # their files are systemd's
+            elif len(config.addresses) > 1:
+                opened = config.bind_sockets()
+                found = [Listener([sock], stop, unlink=listeners.file_of(sock)) for sock in opened]
             else:
-                if len(config.addresses) > 1:
-                    opened = config.bind_sockets()
-                elif config.fd is not None:
+                if config.fd is not None:
                     opened = [listeners.from_descriptor(config.fd)]
                 elif config.uds is not None:
-                    opened = [listeners.bind_unix(config.uds)]
-                    path = config.uds
+                    opened = [config.bind_unix(config.uds)]
                 else:
                     opened = await listeners.bind_tcp(config.host, config.port)
-                if len(config.addresses) > 1:
-                    found = [Listener([sock], stop, unlink=_path(sock)) for sock in opened]
-                else:
-                    found = [Listener(opened, stop, unlink=path)]
+                path = listeners.file_of(opened[0]) if config.fd is None else None
+                found = [Listener(opened, stop, unlink=path)]
             for listener in found:
                 for sock in listener.sockets:
                     listeners.listen(sock, config.backlog)
@@ -439,6 +448,8 @@ class Server:
             yield
             return
         before = {sig: signal.signal(sig, self.handle_exit) for sig in HANDLED_SIGNALS}
+        if self.config.is_ssl and self.config.worker is None and not self.config.should_reload:
+            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._on_hangup)
         try:
             yield
         finally:
@@ -447,6 +458,38 @@ class Server:
         captured, self._captured_signals = self._captured_signals, []
         for number in reversed(captured):
             signal.raise_signal(number)
+
+    def _on_hangup(self, sig: int, frame: FrameType | None) -> None:
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed meanwhile
+                loop.call_soon_threadsafe(self.reload_tls)
+
+    def reload_tls(self) -> bool:
+        """Read certificate and key again; connections that are accepted from now on get them, the others stay as they
+        are. When that fails the old ones stay in use: False, and the log says why. Only in the server's loop."""
+        http, config = self.server_state.http, self.config
+        if http is None or http.ssl_context is None or self._tls_info is None:
+            return False
+        from capicorn.tls import make_context
+
+        notify = config.service is not None
+        if notify:
+            systemd.notify_reloading()
+        try:
+            context = make_context(config)
+            if context is None:
+                raise ValueError("the settings have no certificate any more")
+        except Exception as exc:
+            logger.error("TLS: %s. What was read before stays in use.", exc or type(exc).__name__)
+            context = None
+        else:
+            self._tls_info.add(context)
+            config.ssl = http.ssl_context = context
+            logger.info("The TLS certificate was read again; new connections get it.")
+        if notify:
+            systemd.notify("READY=1")
+        return context is not None
 
     def install_signal_handlers(self) -> None:
         """Of old uvicorn; never called. Subclasses still override it."""
@@ -463,8 +506,12 @@ class Server:
             self.should_exit = True
 
 
-def _path(sock: socket.socket) -> str | None:
-    return sock.getsockname() if sock.family == socket.AF_UNIX else None
+def _is_proxy(allowed: list[str] | str) -> Callable[[tuple[str, int] | None], bool]:
+    """Does a connection from there begin with a PROXY header? None is a Unix socket's peer."""
+    from capicorn.middleware.proxy_headers import TrustedHosts
+
+    trusted = TrustedHosts(allowed)
+    return lambda client: ("unix" if client is None else client[0]) in trusted
 
 
 def _set_done(future: asyncio.Future[None]) -> None:

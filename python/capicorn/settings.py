@@ -92,17 +92,21 @@ class Setting:
         return ""
 
 
-
 # fmt: off
 SETTINGS: tuple[Setting, ...] = (
     # ---- where
     Setting("host", ("--host",), "str", "127.0.0.1", "Address or name to listen on.", "Binding", "str | None"),
     Setting("port", ("--port",), "int", 8000, "Port to listen on; 0 takes a free one.", "Binding", minimum=0,
             maximum=65535),
-    Setting("uds", ("--uds",), "str", None, "Listen on this Unix domain socket.", "Binding"),
+    Setting("uds", ("--uds",), "str", None, "Listen on this Unix domain socket; @NAME is an abstract one.", "Binding"),
+    Setting("uds_permissions", ("--uds-permissions",), "str", None,
+            "Permissions of that socket's file, as 660; by default those of the file that was there, else 666 without"
+            " the bits of --umask. User and group are those of --user and --group.", "Binding",
+            type="int | str | None", metavar="OCTAL"),
     Setting("fd", ("--fd",), "int", None, "Listen on this inherited descriptor.", "Binding", minimum=0),
     Setting("bind", ("--bind", "-b"), "str", None,
-            "HOST:PORT, unix:PATH or fd://NUMBER in place of the flags above, as gunicorn spells it. May be repeated.",
+            "HOST:PORT, unix:PATH, unix:@NAME or fd://NUMBER in place of the flags above, as gunicorn spells it. May be"
+            " repeated.",
             "Binding", type="list[str] | str | None", multiple=True, metavar="ADDRESS"),
     Setting("backlog", ("--backlog",), "int", 2048, "Connections that may wait for accept().", "Binding", minimum=0),
     # ---- the application
@@ -210,11 +214,21 @@ SETTINGS: tuple[Setting, ...] = (
             "Colours in the logs; by default when a terminal shows them.", "Logs"),
     # ---- headers
     Setting("proxy_headers", ("--proxy-headers", "--no-proxy-headers"), "switch", True,
-            "Take client and scheme from X-Forwarded-For and -Proto of trusted proxies.", "Headers"),
+            "Take client and scheme from X-Forwarded-For and -Proto, or Forwarded, of trusted proxies.", "Headers"),
+    Setting("forwarded_header", ("--forwarded-header",), "str", "auto",
+            "Which of them the proxies set: auto reads Forwarded (RFC 7239) when there is no X-Forwarded field. Proxies"
+            " that set one kind should remove the other, or it has to be named here.", "Headers",
+            choices=("auto", "x-forwarded", "forwarded")),
     Setting("forwarded_allow_ips", ("--forwarded-allow-ips",), "str", None,
             "Trusted proxies: addresses, networks, names, divided by commas; * is all. $FORWARDED_ALLOW_IPS, else"
             " 127.0.0.1,::1.",
             "Headers", type="list[str] | str | None"),
+    Setting("proxy_protocol", ("--proxy-protocol",), "flag", False,
+            "Connections from --proxy-allow-from begin with a PROXY header, version 1 or 2, that tells the client.",
+            "Headers"),
+    Setting("proxy_allow_from", ("--proxy-allow-from",), "str", "127.0.0.1,::1,unix",
+            "Whose PROXY headers are believed, and demanded: addresses and networks, divided by commas; unix are Unix"
+            " sockets, * is all.", "Headers", type="list[str] | str"),
     Setting("server_header", ("--server-header", "--no-server-header"), "switch", True, "Send `server: capicorn`.",
             "Headers"),
     Setting("date_header", ("--date-header", "--no-date-header"), "switch", True, "Send the date.", "Headers",

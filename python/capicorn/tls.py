@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import ssl
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from capicorn.config import Config
@@ -66,28 +67,42 @@ def _name(certificate: dict[str, Any]) -> str | None:
     return ",".join(reversed(escaped)) or None
 
 
-def make_info(config: Config) -> Callable[[ssl.SSLObject], dict[str, Any]]:
-    """What the ASGI tls extension says of a connection, as a function of its ssl.SSLObject: `server_cert` (PEM),
+_VERSIONS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+
+
+class TLSInfo:
+    """What the ASGI tls extension says of a connection; called with its ssl.SSLObject: `server_cert` (PEM),
     `client_cert_chain` (list of PEM), `client_cert_name` (RFC 4514), `client_cert_error`, `tls_version` (0x0304 for
     TLS 1.3), `cipher_suite` (None: the ssl module does not tell its number)."""
-    try:
-        with open(config.ssl_certfile or "", encoding="ascii") as file:
-            text = file.read()
-    except (OSError, ValueError):
-        text = ""
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    server = text[text.index(begin) : text.index(end) + len(end)] + "\n" if begin in text and end in text else None
-    versions = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
-    def info(connection: ssl.SSLObject) -> dict[str, Any]:
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._certificates: WeakKeyDictionary[ssl.SSLContext, str | None] = WeakKeyDictionary()
+
+    def add(self, context: ssl.SSLContext) -> None:
+        """A context that was made now, from the certificate that is in the file now."""
+        self._certificates[context] = _first_certificate(self._config.ssl_certfile)
+
+    def __call__(self, connection: ssl.SSLObject) -> dict[str, Any]:
         der = connection.getpeercert(binary_form=True)
         return {
-            "server_cert": server,
+            "server_cert": self._certificates.get(connection.context),
             "client_cert_chain": [ssl.DER_cert_to_PEM_cert(der)] if der else [],
             "client_cert_name": _name(connection.getpeercert() or {}) if der else None,
             "client_cert_error": None,
-            "tls_version": versions.get(connection.version() or ""),
+            "tls_version": _VERSIONS.get(connection.version() or ""),
             "cipher_suite": None,
         }
 
-    return info
+
+def _first_certificate(path: str | os.PathLike[str] | None) -> str | None:
+    """The server's own, as text; None when there is no such file or it is not to be found in it."""
+    try:
+        with open(path or "", encoding="latin-1") as file:
+            text = file.read()
+    except OSError:
+        return None
+    begin = text.find(_BEGIN)
+    end = text.find(_END, begin)
+    return text[begin : end + len(_END)] + "\n" if 0 <= begin < end else None

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from capicorn import systemd
 from capicorn.config import STARTUP_FAILURE
 from capicorn.logging import style
 from capicorn.supervisors import process
@@ -101,6 +102,7 @@ class Arbiter:
         self.signals = SignalQueue()
         self.board: Scoreboard
         self.pidfile: process.PidFile | None = None
+        self.watchdog = systemd.Watchdog()
         self.exit_code = 0
         self.upgrade_pid = 0
         self.start_folder = config.start_folder
@@ -163,11 +165,12 @@ class Arbiter:
             self._on_signal(self.signals.pending.popleft(), now)
         self._reap(now)
         self._look(now)
+        self.watchdog.beat()
         self._last_turn = now
 
     def _poll(self, now: float) -> list[WorkerProcess]:
         """Wait for something to happen, LOOK at most; the workers that have something to say."""
-        wait = LOOK
+        wait = min(LOOK, self.watchdog.pause or LOOK)
         for moment in self._moments():
             wait = min(wait, max(0.0, moment - now))
         poll = select.poll()
@@ -307,7 +310,7 @@ class Arbiter:
         if not self._ready and serving >= self.num_workers:
             self._ready = True
             self.config.log_running_all(self.sockets)
-            process.notify_systemd(f"READY=1\nMAINPID={self.pid}")
+            systemd.notify(f"READY=1\nMAINPID={self.pid}")
             self.config.call_hook("when_ready", self)
             if self.on_ready is not None:
                 self.on_ready(0)
@@ -498,7 +501,7 @@ class Arbiter:
                 self._kill(worker, signal.SIGQUIT)
             return
         self._stopping = how
-        process.notify_systemd("STOPPING=1")
+        systemd.notify("STOPPING=1")
         for worker in self.workers.values():
             self._tell_to_stop(worker)
 

@@ -35,6 +35,7 @@ NAMES = {
     "cert_reqs": "ssl_cert_reqs",
     "ciphers": "ssl_ciphers",
     "asgi_lifespan": "lifespan",
+    "proxy_allow_ips": "proxy_allow_from",
     "websocket_max_message_size": "ws_max_size",
 }
 """gunicorn's name -> ours, where they differ."""
@@ -109,6 +110,8 @@ def _sorted(spec: str, names: dict[str, Any]) -> ConfigFile:
             found.python_path = [part for part in str(value).split(",") if part]
         elif name == "umask":
             found.values[name] = oct(value) if isinstance(value, int) else value
+        elif name == "proxy_protocol" and isinstance(value, str):  # gunicorn's off, v1, v2, auto
+            found.values[name] = value.lower() not in ("off", "false", "0", "no", "")
         elif name in ("user", "group", "proc_name", "pidfile", "chdir", "accesslog", "errorlog"):
             found.values[NAMES.get(name, name)] = None if value is None else str(value)
         elif NAMES.get(name, name) in OURS:

@@ -9,7 +9,6 @@ import importlib
 import os
 import pwd
 import signal
-import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +81,11 @@ def _prctl(option: int, value: Any) -> None:
         pass
 
 
+def umask_of(text: str) -> int:
+    """Octal digits, or a number as Python writes it. Raises ValueError."""
+    return int(text, 0) if text.startswith(("0x", "0o", "0b")) else int(text, 8)
+
+
 def enter(config: Config) -> None:
     """Folder and umask, before anything is opened. Raises ProcessError."""
     config.start_folder = config.start_folder or os.getcwd()
@@ -93,7 +97,7 @@ def enter(config: Config) -> None:
         config.chdir = os.getcwd()
     if config.umask is not None:
         try:
-            os.umask(int(config.umask, 0) if config.umask.startswith(("0x", "0o", "0b")) else int(config.umask, 8))
+            os.umask(umask_of(config.umask))
         except ValueError:
             raise ProcessError(f"umask: {config.umask!r} is not a number of octal digits") from None
     user_and_group(config)
@@ -209,18 +213,6 @@ def daemon_ready(writer: int, code: int) -> None:
             if os.isatty(fd):
                 os.dup2(null, fd)
         os.close(null)
-
-
-def notify_systemd(text: str) -> None:
-    """Tell systemd, if it asked to be told (sd_notify(3))."""
-    path = os.environ.get("NOTIFY_SOCKET")
-    if not path:
-        return
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-            sock.sendto(text.encode(), "\0" + path[1:] if path.startswith("@") else path)
-    except OSError:
-        pass
 
 
 # ---- memory

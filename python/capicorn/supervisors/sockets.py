@@ -6,7 +6,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from capicorn import listeners
+from capicorn import listeners, systemd
 
 if TYPE_CHECKING:
     from capicorn.config import Config
@@ -35,11 +35,7 @@ def _inherited() -> list[int]:
     text = os.environ.pop(FDS, "")
     if text:
         return [int(number) for number in text.split(",")]
-    count, pid = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
-    os.environ.pop("LISTEN_FDNAMES", None)
-    if pid == str(os.getpid()) and count.isdigit():
-        return list(range(3, 3 + int(count)))  # sd_listen_fds(3)
-    return []
+    return systemd.take_descriptors()
 
 
 def bind_again(before: Config, after: Config, sockets: list[socket.socket]) -> list[socket.socket]:
@@ -59,7 +55,7 @@ def bind_again(before: Config, after: Config, sockets: list[socket.socket]) -> l
     try:
         for host, port, uds, fd in missing:
             if uds is not None:
-                opened.append(listeners.bind_unix(uds))
+                opened.append(after.bind_unix(uds))
             elif fd is not None:
                 opened.append(listeners.from_descriptor(fd))
             else:
@@ -83,7 +79,7 @@ def _is_at(sock: socket.socket, address: tuple[str | None, int, str | None, int 
     host, port, uds, fd = address
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
-        return uds is not None and name == uds
+        return uds is not None and listeners.unix_name(name) == listeners.unix_name(uds)
     return fd is None and uds is None and isinstance(name, tuple) and name[:2] == (host or "0.0.0.0", port)
 
 
