@@ -158,6 +158,8 @@ class Config:
         self.uds_mode = _permissions(self.uds_permissions)
         self.service: Service | None = None
         """What systemd says and is told, when the process is this server's."""
+        self.inherited = False
+        """Are the sockets systemd's? Then they are in the place of the addresses."""
         self.supervisor: Any = None
         self.start_folder: str | None = None
         self.worker: Worker | None = None
@@ -459,7 +461,7 @@ class Config:
 
     def log_running_all(self, sockets: list[socket.socket]) -> None:
         """The line for each address (not for each socket: a name may stand for several)."""
-        if len(self.addresses) < 2 and (self.service is None or not self.service.sockets):
+        if len(self.addresses) < 2 and not self.inherited:
             self.log_running(sockets[0])
             return
         for sock in sockets:

@@ -71,6 +71,7 @@ def run_config(config: Config, remake: Callable[[], Config] | None = None) -> No
             ChangeReload(config, target=server.run, sockets=[sock]).run()
         else:
             config.service = _service()
+            config.inherited = bool(config.service.sockets)
             server.run()
     except KeyboardInterrupt:
         pass

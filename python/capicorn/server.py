@@ -321,8 +321,8 @@ class Server:
         try:
             if given is not None:
                 found = [Listener([sock], stop) for sock in given]
-            elif config.service is not None and config.service.sockets:
-                found = [Listener([sock], stop) for sock in config.service.sockets]  # their files are systemd's
+            elif config.service is not None and config.inherited:
+                found = [Listener([sock], stop) for sock in config.service.sockets]  # their files are not ours
             elif len(config.addresses) > 1:
                 opened = config.bind_sockets()
                 found = [Listener([sock], stop, unlink=listeners.file_of(sock)) for sock in opened]

@@ -38,7 +38,7 @@ def run_workers(
             code = arbiter.run()
         finally:
             for sock in arbiter.sockets:
-                if arbiter.upgrade_pid:
+                if arbiter.upgrade_pid or config.inherited:
                     sock.close()
                 else:
                     close_socket(sock)

@@ -21,26 +21,22 @@ UPGRADED_FROM = "CAPICORN_UPGRADED_FROM"
 def open_sockets(config: Config) -> list[socket.socket]:
     """Inherited ones (from the supervisor that was upgraded, or systemd's LISTEN_FDS), else new ones. Raises
     OSError."""
-    numbers = _inherited()
-    if not numbers:
-        return config.bind_sockets()
-    found = []
-    for number in numbers:
-        os.set_inheritable(number, False)
-        found.append(socket.socket(fileno=number))
-    return found
-
-
-def _inherited() -> list[int]:
     text = os.environ.pop(FDS, "")
-    if text:
-        return [int(number) for number in text.split(",")]
-    return systemd.take_descriptors()
+    if not text:
+        found = systemd.take_sockets()
+        config.inherited = bool(found)
+        return found or config.bind_sockets()
+    found = []
+    for number in text.split(","):
+        os.set_inheritable(int(number), False)
+        found.append(socket.socket(fileno=int(number)))
+    return found
 
 
 def bind_again(before: Config, after: Config, sockets: list[socket.socket]) -> list[socket.socket]:
     """The sockets for a changed configuration. An address that was bound keeps its socket. Raises OSError."""
-    if _addresses(before) == _addresses(after):
+    after.inherited = before.inherited
+    if before.inherited or _addresses(before) == _addresses(after):
         return sockets
     left = list(sockets)
     kept: list[socket.socket] = []

@@ -1,0 +1,253 @@
+"""Unix sockets, abstract names, several addresses at once, inherited sockets, systemd."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness.client import Client
+from tests.harness.process import ServerProcess
+
+pytestmark = pytest.mark.ours
+APP = "tests.arrival.app:app"
+Launch = Callable[..., ServerProcess]
+
+
+def told(address: Any) -> dict[str, Any]:
+    with Client(address) as c:
+        found: dict[str, Any] = json.loads(c.get("/x").response().body)
+        return found
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# ---------------------------------------------------------------- unix sockets
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), 0o666),
+        (("--uds-permissions", "660"), 0o660),
+        (("--uds-permissions", "0o600"), 0o600),
+        (("--umask", "007"), 0o660),
+        (("--umask", "077", "--uds-permissions", "666"), 0o666),
+    ],
+)
+def test_permissions(
+    launch: Launch, tmp_path: Path, options: tuple[str, ...], expected: int, workers: tuple[str, ...]
+) -> None:
+    path = tmp_path / "s"
+    server = launch(APP, "--uds", str(path), *options, *workers)
+    assert mode(path) == expected
+    assert told(str(path))["client"] is None
+    assert server.stop(signal.SIGTERM) in (0, -signal.SIGTERM)
+    assert not path.exists()
+
+
+def test_permissions_are_stronger_than_those_of_the_socket_that_was_there(launch: Launch, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(str(path))
+    path.chmod(0o600)
+    launch(APP, "--uds", str(path)).stop()
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(str(path))
+    path.chmod(0o600)
+    server = launch(APP, "--uds", str(path))
+    assert mode(path) == 0o600
+    server.kill()
+    launch(APP, "--uds", str(path), "--uds-permissions", "640")
+    assert mode(path) == 0o640
+
+
+@pytest.mark.parametrize("value", ["8", "rw", "1777", "-1"])
+def test_permissions_that_are_none(launch: Launch, tmp_path: Path, value: str) -> None:
+    server = launch(APP, "--uds", str(tmp_path / "s"), f"--uds-permissions={value}", wait=False)
+    assert server.wait() == 2
+    assert "uds_permissions" in server.log.text()
+    assert "Traceback" not in server.log.text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_socket_belongs_to_the_user_of_the_workers(launch: Launch, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    launch(APP, "--uds", str(path), "--user", "65534", "--group", "65534", "--uds-permissions", "600")
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, mode(path)) == (65534, 65534, 0o600)
+    assert told(str(path))["client"] is None
+
+
+@pytest.mark.parametrize("flag", ["--uds", "--bind"])
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_an_abstract_name(launch: Launch, flag: str, workers: tuple[str, ...]) -> None:
+    name = f"capicorn-test-{os.getpid()}-{flag}-{len(workers)}"
+    server = launch(APP, flag, ("unix:@" if flag == "--bind" else "@") + name, *workers)
+    assert server.address == "@" + name
+    assert told("\0" + name)["client"] is None
+    assert not Path("@" + name).exists()
+    taken = launch(APP, "--uds", "@" + name, wait=False)
+    assert taken.wait() == 3
+    assert f"cannot bind unix socket '@{name}': Address already in use" in taken.log.text()
+
+
+# ---------------------------------------------------------------- several
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_several_addresses_each_with_its_line(launch: Launch, tmp_path: Path, workers: tuple[str, ...]) -> None:
+    path = tmp_path / "s"
+    with socket.socket() as given:
+        given.bind(("127.0.0.1", 0))
+        given.listen()
+        given.set_inheritable(True)
+        fd = given.fileno()
+        server = launch(
+            APP, "-b", "127.0.0.1:0", "-b", "[::1]:0", "-b", f"unix:{path}", "-b", f"fd://{fd}", *workers, pass_fds=[fd]
+        )
+        number = given.getsockname()[1]
+        first = server.log.wait_for(r"Capicorn running on http://127\.0\.0\.1:(\d+) ")
+        sixth = server.log.wait_for(r"Capicorn running on http://\[::1\]:(\d+) ")
+        server.log.wait_for(f"Capicorn running on unix socket {path} ")
+        server.log.wait_for(rf"Capicorn running on http://127\.0\.0\.1:{number} ")
+        assert told(("127.0.0.1", int(first[1])))["server"] == ["127.0.0.1", int(first[1])]
+        assert told(("::1", int(sixth[1])))["server"] == ["::1", int(sixth[1])]
+        assert told(str(path))["client"] is None
+        assert told(("127.0.0.1", number))["server"] == ["127.0.0.1", number]
+        assert server.stop(signal.SIGTERM) in (0, -signal.SIGTERM)
+    assert not path.exists()
+
+
+def test_one_that_is_taken_stops_all(launch: Launch, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        server = launch(APP, "-b", f"unix:{tmp_path / 's'}", "-b", f"127.0.0.1:{port}", wait=False)
+        assert server.wait() == 3
+        assert "address already in use" in server.log.text()
+
+
+# ---------------------------------------------------------------- systemd
+
+
+class Passing:
+    """Sockets at the descriptors 3, 4, ... of a child."""
+
+    WRAP = (
+        "import os, sys; n = [int(x) for x in sys.argv[1].split(',')];"
+        "high = [os.dup2(fd, 200 + i) for i, fd in enumerate(n)];"
+        "[os.dup2(fd, 3 + i) for i, fd in enumerate(high)];"
+        "os.environ.update(LISTEN_FDS=str(len(n)), LISTEN_FDNAMES=':'.join('x' for _ in n),"
+        " LISTEN_PID=str(os.getpid() + int(sys.argv[2]))); os.execv(sys.argv[3], sys.argv[3:])"
+    )
+
+    def __init__(self, *sockets: Any, off: int = 0) -> None:
+        self.fds = [sock.fileno() for sock in sockets]
+        numbers = ",".join(map(str, self.fds))
+        self.template = f"{{python}} -c {shlex.quote(self.WRAP)} {numbers} {off} {{python}} -m capicorn {{app}} --port 0 {{options}}"
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_socket_activation_with_two_sockets(launch: Launch, tmp_path: Path, workers: tuple[str, ...]) -> None:
+    path = tmp_path / "s"
+    with socket.socket() as one, socket.socket(socket.AF_UNIX) as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(str(path))
+        one.listen()
+        two.listen()
+        p = Passing(one, two)
+        server = launch(APP, "--host", "127.0.0.2", *workers, pass_fds=p.fds, template=p.template)
+        port = one.getsockname()[1]
+        server.log.wait_for(rf"Capicorn running on http://127\.0\.0\.1:{port} ")
+        server.log.wait_for(f"Capicorn running on unix socket {path} ")
+        assert "127.0.0.2" not in server.log.text()
+        assert told(("127.0.0.1", port))["server"] == ["127.0.0.1", port]
+        assert told(str(path))["client"] is None
+        assert server.stop(signal.SIGTERM) in (0, -signal.SIGTERM)
+    assert path.exists(), "the file is systemd's"
+
+
+def test_sockets_for_another_process_are_left_alone(launch: Launch) -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.listen()
+        p = Passing(one, off=1)
+        server = launch(APP, pass_fds=p.fds, template=p.template)
+        assert server.port != one.getsockname()[1]
+
+
+def test_a_descriptor_that_is_no_socket(launch: Launch, tmp_path: Path) -> None:
+    with open(tmp_path / "file", "w") as file:
+        p = Passing(file)
+        server = launch(APP, pass_fds=p.fds, template=p.template, wait=False)
+        assert server.wait() == 3
+        assert "LISTEN_FDS: descriptor 3:" in server.log.text()
+        assert "Traceback" not in server.log.text()
+
+
+@pytest.fixture
+def notified(tmp_path: Path) -> Iterator[tuple[str, Callable[[str], str]]]:
+    """NOTIFY_SOCKET, and a function that waits for a message that begins so."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(path)
+        sock.settimeout(10)
+
+        def wait(begin: str) -> str:
+            while True:
+                text = sock.recv(4096).decode()
+                if text.startswith(begin):
+                    return text
+
+        yield path, wait
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_ready_watchdog_and_stopping(launch: Launch, notified: Any, workers: tuple[str, ...]) -> None:
+    path, wait = notified
+    env = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000"}
+    server = launch(APP, *workers, env=env)
+    assert wait("READY=1") == f"READY=1\nMAINPID={server.pid}"
+    begin = time.monotonic()
+    for _ in range(4):
+        wait("WATCHDOG=1")
+    assert 0.4 < time.monotonic() - begin < 4
+    server.signal(signal.SIGTERM)
+    assert wait("STOPPING=1") == "STOPPING=1"
+    server.wait()
+
+
+def test_an_abstract_notify_socket(launch: Launch) -> None:
+    name = f"capicorn-notify-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind("\0" + name)
+        sock.settimeout(10)
+        launch(APP, env={"NOTIFY_SOCKET": "@" + name})
+        assert sock.recv(100).startswith(b"READY=1")
+
+
+def test_a_server_inside_another_program_says_nothing(launch: Launch, notified: Any) -> None:
+    path, wait = notified
+    code = (
+        "import asyncio, capicorn; s = capicorn.Server(capicorn.Config('tests.arrival.app:app', port=0));"
+        "asyncio.run(s.serve())"
+    )
+    server = launch(APP, env={"NOTIFY_SOCKET": path}, template=f"{{python}} -c {shlex.quote(code)} capicorn")
+    server.stop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        probe.sendto(b"END", path)
+    assert wait("") == "END"
