@@ -158,7 +158,8 @@ class Passing:
     def __init__(self, *sockets: Any, off: int = 0) -> None:
         self.fds = [sock.fileno() for sock in sockets]
         numbers = ",".join(map(str, self.fds))
-        self.template = f"{{python}} -c {shlex.quote(self.WRAP)} {numbers} {off} {{python}} -m capicorn {{app}} --port 0 {{options}}"
+        wrapped = "{python} -m capicorn {app} --port 0 {options}"
+        self.template = f"{{python}} -c {shlex.quote(self.WRAP)} {numbers} {off} {wrapped}"
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")])
