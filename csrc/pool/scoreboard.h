@@ -68,7 +68,7 @@ void cap_board_take(cap_board *b, uint32_t index, cap_slot_state state);
 
 /* How many connections more than the mean a worker may hold before it leaves new ones
    to its siblings. */
-#define CAP_BOARD_SLACK(mean) ((mean) / 8 + 1)
+#define CAP_BOARD_SLACK(mean) ((mean) / 8 + 2)
 /* A worker whose loop has not run for so long takes no connection: it does not count. */
 #define CAP_BOARD_ABSENT_MS 3000
 
