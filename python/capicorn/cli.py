@@ -160,13 +160,12 @@ class _CommandLine:
 
     def config(self) -> Config:
         from capicorn.config import Config
+        from capicorn.supervisors.gunicorn_config import absolute_spec, load_config_file
 
         values, app = dict(self.values), self.app
         if self.config_file is None:
             unknown = []
         else:
-            from capicorn.supervisors.gunicorn_config import load_config_file
-
             file = load_config_file(self.config_file)
             unknown = file.unknown
             if file.values.keys() & {"bind"} and self.given & {"host", "port", "uds", "fd"}:
@@ -183,6 +182,8 @@ class _CommandLine:
             values["chdir"] = os.getcwd()
         config = Config(app, **values)
         config.start_folder = start
+        if self.config_file is not None:
+            config.config_file = absolute_spec(self.config_file, start)
         if unknown:
             logging.getLogger("capicorn.error").warning(
                 "%s: unknown here and without effect: %s", self.config_file, ", ".join(sorted(unknown))

@@ -162,6 +162,7 @@ class Config:
         """Are the sockets systemd's? Then they are in the place of the addresses."""
         self.supervisor: Any = None
         self.start_folder: str | None = None
+        self.config_file: str | None = None
         self.worker: Worker | None = None
         """In a worker process, its way to the supervisor."""
         self.headers: list[tuple[str, str]] = [(str(name), str(value)) for name, value in values["headers"] or []]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
+from ..harness.process import Process
 from .conftest import APP, Launch, Workers, alive, until, wait_gone
 
 
@@ -199,3 +202,41 @@ def test_what_cannot_be_is_told(workers: Launch, flags: tuple[str, str], text: s
     server = workers("--workers", "2", *flags, wait=False)
     assert server.wait(10) != 0
     assert text in server.log.text() and "Traceback" not in server.log.text()
+
+
+PROGRAM = """
+import capicorn
+
+if __name__ == "__main__":
+    {}
+"""
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+@pytest.mark.parametrize("what", ["run", "Multiprocess"])
+def test_from_a_program(tmp_path: Path, what: str, how: str) -> None:
+    (tmp_path / "program.py").write_text(
+        PROGRAM.format(
+            f"capicorn.run({APP!r}, port=0, workers=2, worker_start={how!r})"
+            if what == "run"
+            else f"config = capicorn.Config({APP!r}, port=0, workers=2, worker_start={how!r}); "
+            "capicorn.supervisors.Multiprocess(config, capicorn.Server(config).run, [config.bind_socket()]).run()"
+        )
+    )
+    with Process([sys.executable, str(tmp_path / "program.py")]) as process:
+        until(lambda: process.log.text().count("Application startup complete.") == 2, 15, "two workers")
+        process.log.wait_for("running on")
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+        assert process.log.text().count("app: lifespan.shutdown") == 2
+
+
+def test_hooks_with_spawned_workers(workers: Launch, tmp_path: Path) -> None:
+    config = tmp_path / "conf.py"
+    config.write_text(
+        "import sys\nworker_start = 'spawn'\nworkers = 2\n"
+        "def post_fork(server, worker): sys.stderr.write(f'hook: {worker.pid}\\n')\n"
+    )
+    server = workers("-c", str(config))
+    for pid in server.children():
+        server.log.wait_for(f"hook: {pid}")

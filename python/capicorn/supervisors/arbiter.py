@@ -145,7 +145,7 @@ class Arbiter:
         finally:
             self._kill_everything()
             self.signals.close()
-        self.config.call_hook("on_exit", self)
+        self._hook("on_exit", self)
         logger.info(
             "Stopping parent process [%d]",
             self.pid,
@@ -345,7 +345,7 @@ class Arbiter:
                 continue
             worker.channel.close()
             self.board.free(worker.slot)
-            self.config.call_hook("child_exit", self, worker)
+            self._hook("child_exit", self, worker)
             self._on_ended(worker, status, now)
 
     def _on_ended(self, worker: WorkerProcess, status: int, now: float) -> None:
@@ -445,7 +445,7 @@ class Arbiter:
                 limit,
             )
             worker.killed = True
-            self.config.call_hook("worker_abort", worker)
+            self._hook("worker_abort", worker)
             self._kill(worker, signal.SIGABRT)  # shows its stack
             worker.kill_at = now + 1.0
         elif still >= TELL and still >= 2 * worker.told:
@@ -523,6 +523,13 @@ class Arbiter:
                 pass
         self.workers.clear()
 
+    def _hook(self, name: str, *args: object) -> None:
+        """Once it runs, an error in a hook does not end everything."""
+        try:
+            self.config.call_hook(name, *args)
+        except Exception:
+            logger.exception("In the hook %s of the configuration file", name)
+
     # ---- signals
 
     def _on_signal(self, sig: int, now: float) -> None:
@@ -554,7 +561,7 @@ class Arbiter:
     def _set_num_workers(self, number: int) -> None:
         if number != self.num_workers:
             before, self.num_workers = self.num_workers, number
-            self.config.call_hook("nworkers_changed", self, number, before)
+            self._hook("nworkers_changed", self, number, before)
 
     def _on_reload(self, sig: int) -> None:
         if self._stopping:
@@ -562,7 +569,7 @@ class Arbiter:
         logger.info("Received SIGHUP, restarting processes.")
         if self._old_workers_wanted:  # after WINCH: the old parent takes over again
             self.num_workers, self._old_workers_wanted = self._old_workers_wanted, 0
-        self.config.call_hook("on_reload", self)
+        self._hook("on_reload", self)
         self.reload()
 
     def _on_reopen(self, sig: int) -> None:
@@ -582,7 +589,7 @@ class Arbiter:
         if self.upgrade_pid:
             logger.error("Received SIGUSR2, but process [%d] is upgrading already.", self.upgrade_pid)
             return
-        self.config.call_hook("pre_exec", self)
+        self._hook("pre_exec", self)
         from capicorn.supervisors.upgrade import start_upgrade
 
         self.upgrade_pid = start_upgrade(self)

@@ -70,6 +70,7 @@ def spawn_worker(
     multiprocessing.allow_connection_pickling()
     shim = sys.modules.get("capicorn.uvicorn_names")
     supervisor, config.supervisor = config.supervisor, None
+    hooks, config.hooks = config.hooks, None  # functions of a file have no name to import them by: it is read again
     try:
         child = multiprocessing.get_context("spawn").Process(
             target=worker.spawned,
@@ -78,7 +79,7 @@ def spawn_worker(
         )
         child.start()
     finally:
-        config.supervisor = supervisor
+        config.supervisor, config.hooks = supervisor, hooks
     multiprocessing.process._children.discard(child)  # type: ignore[attr-defined]  # it is waited for by its number
     assert child.pid is not None
     return child.pid

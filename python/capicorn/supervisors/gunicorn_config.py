@@ -89,6 +89,11 @@ def load_config_file(spec: str) -> ConfigFile:
     return _sorted(spec, names)
 
 
+def absolute_spec(spec: str, folder: str) -> str:
+    """The same file for a process in another folder."""
+    return spec if spec.startswith("python:") else os.path.join(folder, spec.removeprefix("file:"))
+
+
 def _sorted(spec: str, names: dict[str, Any]) -> ConfigFile:
     found = ConfigFile(spec)
     hooks: dict[str, Callable[..., Any]] = {}

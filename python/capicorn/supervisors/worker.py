@@ -33,7 +33,7 @@ REPLACE = b"M"
 RETIRE = b"r"
 
 BEAT = 1.0
-"""Seconds between two entries in the scoreboard."""
+"""Seconds between two entries in the scoreboard; less for a short `timeout`."""
 
 ORPHAN = 60
 """Seconds for a worker whose supervisor is gone, when there is no limit for requests at shutdown."""
@@ -56,6 +56,7 @@ class Worker:
         self.log = logger
         self.retiring = False
         self.server: Server | None = None
+        self._interval = min(BEAT, config.timeout / 4) if config.timeout else BEAT
         self._asked = False
         self._orphaned = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -148,7 +149,7 @@ class Worker:
         else:
             pool.look(loop.time())
             self.board.beat(self.slot, http, pool.size, pool.busy, pool.queued)
-        loop.call_later(BEAT, self._beat, loop)
+        loop.call_later(self._interval, self._beat, loop)
 
     def end(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM while no server runs: before it was made; afterwards the process is on its way out."""
@@ -276,5 +277,9 @@ def spawned(
 
         install(shadow=True)
     config.configure_logging()
+    if config.config_file is not None:
+        from capicorn.supervisors.gunicorn_config import load_config_file
+
+        config.hooks = load_config_file(config.config_file).values.get("hooks")
     worker = Worker(config, channel, _core.Scoreboard(fd=board_fd), slot, age)
     end_process(run_worker(config, target, sockets, worker), worker)
