@@ -27,8 +27,10 @@ disconnect_message(cap_request *r)
 {
     cap_websocket *ws = r->ws;
     PyObject *m = PyDict_New(), *code = NULL;
+    /* Told while the connection still stands: either we shut down, or the client ended its side. */
+    bool restart = r->told && r->server->shutting_down && r->conn != NULL && !r->conn->eof;
     if (m == NULL || PyDict_SetItem(m, r->st->str.type, r->st->str.websocket_disconnect) < 0 ||
-        (code = PyLong_FromLong(ws->code != 0 ? ws->code : r->told ? 1012 : 1006)) == NULL ||
+        (code = PyLong_FromLong(ws->code != 0 ? ws->code : restart ? 1012 : 1006)) == NULL ||
         PyDict_SetItem(m, r->st->str.code, code) < 0 ||
         PyDict_SetItem(m, r->st->str.reason,
                        ws->reason != NULL ? ws->reason : cap_objects_of(r->st)->empty_str) < 0)
