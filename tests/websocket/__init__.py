@@ -1,0 +1,1 @@
+"""WebSockets: frames over raw sockets, ASGI messages, the `websockets` client."""
