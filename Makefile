@@ -16,7 +16,7 @@ T ?=
 C ?=
 
 SANITIZED = LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
-	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1
+	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:quarantine_size_mb=4 UBSAN_OPTIONS=print_stacktrace=1
 # A build other than the one beside the package stands in front of it.
 overlay = PYTHONPATH="$(CURDIR)/build/$(1)$${PYTHONPATH:+:$$PYTHONPATH}"
 # What faces C: all but the command line, other projects' suites and what has a target of its own.
