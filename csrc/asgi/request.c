@@ -314,10 +314,37 @@ call_application(cap_request *r)
     return r->iter != NULL ? 0 : -1;
 }
 
-static PySendResult
-request_send(PyObject *self, PyObject *value, PyObject **result)
+/* Around each step: a guard that finds the loop blocked names the request. Returns what
+   step_end needs: the request inside whose step this one runs, or NULL. */
+static cap_request *
+step_begin(const cap_request *r)
 {
-    cap_request *r = (cap_request *)self;
+    cap_beat *beat = r->server->reactor->beat;
+    if (beat == NULL)
+        return NULL;
+    cap_request *outer = beat->owner;
+    beat->owner = (void *)r;
+    if (PyUnicode_IS_ASCII(r->method))
+        cap_beat_enter(beat, PyUnicode_DATA(r->method), (size_t)PyUnicode_GET_LENGTH(r->method),
+                       PyBytes_AS_STRING(r->raw_path), (size_t)PyBytes_GET_SIZE(r->raw_path));
+    return outer;
+}
+
+static void
+step_end(const cap_request *r, cap_request *outer)
+{
+    cap_beat *beat = r->server->reactor->beat;
+    if (beat == NULL)
+        return;
+    cap_beat_leave(beat);
+    beat->owner = NULL;
+    if (outer != NULL)
+        (void)step_begin(outer); /* alive: its step is below us on the stack */
+}
+
+static PySendResult
+run_step(cap_request *r, PyObject *value, PyObject **result)
+{
     *result = NULL;
     if (r->iter == NULL) {
         if (r->scope == NULL) {
@@ -333,6 +360,16 @@ request_send(PyObject *self, PyObject *value, PyObject **result)
     if (rc == PYGEN_NEXT)
         return rc;
     return finish(r, *result, result);
+}
+
+static PySendResult
+request_send(PyObject *self, PyObject *value, PyObject **result)
+{
+    cap_request *r = (cap_request *)self;
+    cap_request *outer = step_begin(r);
+    PySendResult rc = run_step(r, value, result);
+    step_end(r, outer);
+    return rc;
 }
 
 static PyObject *
@@ -384,7 +421,9 @@ request_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     PyObject *throw_method = PyObject_GetAttr(iter, r->st->str.throw_);
     PyObject *yielded = NULL;
     if (throw_method != NULL) {
+        cap_request *outer = step_begin(r);
         yielded = PyObject_Vectorcall(throw_method, args, (size_t)nargs, NULL);
+        step_end(r, outer);
         Py_DECREF(throw_method);
     }
     Py_DECREF(iter);

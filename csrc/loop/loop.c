@@ -81,6 +81,11 @@ on_prepare(uv_prepare_t *prepare)
 {
     cap_loop *self = loop_of((uv_handle_t *)prepare);
     cap_uv *uv = self->uv;
+    cap_beat *beat = self->reactor.beat;
+    if (beat != NULL) {
+        uv_update_time(&uv->loop);
+        cap_beat_awake(beat, uv_now(&uv->loop));
+    }
     if (!self->may_sleep)
         return;
     if (self->ready.len != 0 || self->reactor.first != NULL || self->stopping ||
@@ -102,6 +107,8 @@ on_prepare(uv_prepare_t *prepare)
         uv_timer_stop(&uv->timer);
     self->asleep = true;
     self->woken = false;
+    if (beat != NULL)
+        cap_beat_asleep(beat);
     self->reactor.parked = PyEval_SaveThread();
 }
 
@@ -244,10 +251,14 @@ loop_run(cap_loop *self, PyObject *Py_UNUSED(ignored))
 {
     if (check_turn(self) < 0)
         return NULL;
-    do {
-        if (turn(self) < 0)
-            return NULL;
-    } while (!self->stopping);
+    int rc;
+    do
+        rc = turn(self);
+    while (rc == 0 && !self->stopping);
+    if (self->reactor.beat != NULL)
+        cap_beat_asleep(self->reactor.beat); /* who does not run is not late */
+    if (rc < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 

@@ -10,6 +10,7 @@
 #ifndef CAP_LOOP_REACTOR_H
 #define CAP_LOOP_REACTOR_H
 
+#include "base/beat.h"
 #include "py/state.h"
 #include <uv.h>
 
@@ -28,6 +29,7 @@ typedef struct cap_reactor {
     cap_state *st;
     PyObject *loop;        /* borrowed: the asyncio event loop, which outlives us */
     PyThreadState *parked; /* not NULL: the GIL is given up; take it back with this */
+    cap_beat *beat;        /* what a guard sees of us; borrowed; NULL: there is none */
     cap_deferred *first;   /* deferred work, in order */
     cap_deferred *last;
     bool foreign;
@@ -53,7 +55,15 @@ cap_reactor_enter(cap_reactor *r)
     if (r->parked != NULL) {
         PyThreadState *ts = r->parked;
         r->parked = NULL;
+        /* Other threads may keep the GIL from us for long: that is a late loop, too. */
+        cap_beat *beat = r->beat;
+        if (beat != NULL) {
+            cap_beat_gil(beat, true);
+            cap_beat_awake(beat, uv_now(r->uv));
+        }
         PyEval_RestoreThread(ts);
+        if (beat != NULL)
+            cap_beat_gil(beat, false);
     }
 }
 

@@ -101,7 +101,7 @@ core_exec(PyObject *module)
     if (make_strings(st) < 0 || make_imports(st) < 0)
         return -1;
     if (cap_loop_init(module, st) < 0 || cap_asgi_init(module, st) < 0 ||
-        cap_scoreboard_type_init(module, st) < 0)
+        cap_scoreboard_type_init(module, st) < 0 || cap_guard_type_init(module, st) < 0)
         return -1;
     char llhttp[32];
     PyOS_snprintf(llhttp, sizeof llhttp, "%d.%d.%d", LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR,

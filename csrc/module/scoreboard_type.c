@@ -1,4 +1,6 @@
 /* The type capicorn._core.Scoreboard: Python's view of pool/scoreboard.h. */
+#include "module/scoreboard_type.h"
+
 #include "asgi/server.h"
 #include "pool/lifeline.h"
 #include "pool/scoreboard.h"
@@ -108,6 +110,15 @@ board_set_state(PyObject *op, PyObject *args)
             Py_RETURN_NONE;
         }
     PyErr_Format(PyExc_ValueError, "%s is no state of a worker", name);
+    return NULL;
+}
+
+cap_board *
+cap_scoreboard_of(cap_state *st, PyObject *board)
+{
+    if (Py_IS_TYPE(board, st->type.Scoreboard))
+        return ((board_object *)board)->board;
+    PyErr_SetString(PyExc_TypeError, "a Scoreboard is needed");
     return NULL;
 }
 

@@ -26,7 +26,8 @@
     X(Done)                                                                    \
     X(AccessLog)                                                               \
     /* module */                                                               \
-    X(Scoreboard)
+    X(Scoreboard)                                                              \
+    X(Guard)
 
 /* Objects of other modules that C calls. X(field, "module", "attribute") */
 #define CAP_IMPORTS(X)                                                         \
@@ -54,6 +55,7 @@ typedef struct cap_state {
 int cap_loop_init(PyObject *module, cap_state *st);
 int cap_asgi_init(PyObject *module, cap_state *st);
 int cap_scoreboard_type_init(PyObject *module, cap_state *st);
+int cap_guard_type_init(PyObject *module, cap_state *st);
 
 /* Releases what hangs on st->loop and st->asgi. May be called twice. */
 void cap_loop_clear(cap_state *st);

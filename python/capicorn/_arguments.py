@@ -33,6 +33,9 @@ class ConfigArguments(TypedDict, total=False):
     preload: bool
     threads: int | None
     timeout: float
+    block_warn: float
+    health_bind: str | None
+    health_path: str | None
     max_worker_memory: int | None
     daemon: bool
     pidfile: str | None

@@ -148,6 +148,36 @@ class Scoreboard:
     def end_with_parent(self, fd: int, seconds: int, /) -> None:
         """Kill this process so many seconds after the other end of the socket pair was closed, if it still lives."""
 
+class Guard:
+    """A native thread that watches an event loop, and answers health checks on a listening socket."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        # called in a thread of its own with event ("begin", "end"), "GET /path" or "", seconds, does it still go on,
+        # does the loop wait for the GIL
+        report: Callable[[str, str, float, bool, bool], None],
+        *,
+        warn: float = 1.0,  # seconds; 0: do not watch
+        fd: int = -1,  # for a line that is written when the GIL cannot be had
+        health_fd: int = -1,
+        health_path: str = "",
+        board: Scoreboard | None = None,  # ready is when one of its workers serves; None: what set_ready says
+    ) -> None: ...
+    foreign: bool
+    """The loop is not ours: expect() is its beat."""
+    blocks: int
+    longest: float
+    """Seconds of the longest block that is over."""
+    def watch(self, on: bool, /) -> None: ...
+    def set_ready(self, ready: bool, /) -> None: ...
+    def expect(self, seconds: float, /) -> None:
+        """The loop runs, and will call this again in so many seconds."""
+    def stop(self) -> None:
+        """End its threads. Any thread. Idempotent."""
+    def close(self) -> None:
+        """stop(), and forget the loop. In the loop's thread. Idempotent."""
+
 class AccessLog:
     """The access log, formatted and buffered in C.
 

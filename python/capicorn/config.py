@@ -120,6 +120,9 @@ class Config:
         threads: int | None
         timeout: float
         max_worker_memory: int | None
+        block_warn: float
+        health_bind: str | None
+        health_path: str | None
         daemon: bool
         pidfile: str | None
         user: str | None
@@ -155,6 +158,7 @@ class Config:
         self.addresses = [listeners.parse_address(text) for text in self.bind]
         if self.addresses:  # the first one by uvicorn's names as well
             self.host, self.port, self.uds, self.fd = self.addresses[0]
+        _check_health(values["health_bind"], values["health_path"])
         self.uds_mode = _permissions(self.uds_permissions)
         self.service: Service | None = None
         """What systemd says and is told, when the process is this server's."""
@@ -648,3 +652,15 @@ def _wants_arguments(app: Any) -> bool:
     except ValueError:
         return False
     return False
+
+
+def _check_health(bind: str | None, path: str | None) -> None:
+    """ValueError when health checks cannot be answered so."""
+    if path is not None and bind is None:
+        raise ValueError("health_path: --health-bind HOST:PORT has to say where health checks are answered.")
+    if path is not None and not (path.startswith("/") and path.isascii() and path.isprintable() and len(path) < 256):
+        raise ValueError(f"health_path: {path!r} is no path; it should begin with / and be plain ASCII.")
+    if bind is not None:
+        from capicorn.guard import health_address
+
+        health_address(bind)

@@ -29,6 +29,7 @@ from capicorn.threads import ThreadPool
 
 if TYPE_CHECKING:
     from capicorn._core import AccessLog, Connection, HTTPServer
+    from capicorn.guard import Guard
     from capicorn.lifespan import LifespanOff, LifespanOn
     from capicorn.tls import TLSInfo
 
@@ -96,6 +97,7 @@ class Server:
         self._access_log: AccessLog | None = None
         self._tls_info: TLSInfo | None = None
         self.threads: ThreadPool | None = None
+        self.guard: Guard | None = None
         self.lifespan: LifespanOn | LifespanOff
 
     # ---- flags that wake the server
@@ -190,6 +192,7 @@ class Server:
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen. Exits with code 3 when either fails."""
         self._loop = asyncio.get_running_loop()
+        self._start_guard()
         if self.config.threads is not None:
             self.threads = ThreadPool(self.config.threads)
             self.threads.install()
@@ -211,6 +214,8 @@ class Server:
         self.started = True
         if self.config.worker is not None:
             self.config.worker.started(self)
+        if self.guard is not None:
+            self.guard.serving()
         if self.config.service is not None:
             self.config.service.ready()
 
@@ -251,6 +256,8 @@ class Server:
         receive() gives http.disconnect, after timeout_graceful_shutdown what still runs is cancelled.
         """
         logger.info("Shutting down")
+        if self.guard is not None:
+            self.guard.stopping()
         if self.config.worker is not None:
             self.config.worker.stopping()
         if self.config.service is not None:
@@ -273,6 +280,17 @@ class Server:
             await self._unless_forced(self.lifespan.shutdown())
 
     # ---- starting
+
+    def _start_guard(self) -> None:
+        from capicorn.guard import make_guard
+
+        if self.guard is not None:
+            return
+        try:
+            self.guard = make_guard(self.config)
+        except OSError as exc:
+            logger.error(exc)
+            sys.exit(STARTUP_FAILURE)
 
     def _make_http(self) -> HTTPServer:
         from capicorn import _core
@@ -437,6 +455,9 @@ class Server:
         if self._access_log is not None:
             self._access_log.close()
             self._access_log = None
+        if self.guard is not None:
+            self.guard.close()
+            self.guard = None
 
     # ---- signals
 

@@ -153,6 +153,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("timeout", ("--timeout", "-t"), "float", 0.0,
             "Seconds for which a worker's event loop may stand still before the worker is killed and replaced; 0:"
             " for ever. Importing and the application's start do not count.", "Workers", minimum=0),
+    Setting("block_warn", ("--block-warn",), "float", 1.0,
+            "Seconds after which a callback that keeps the event loop from turning is logged, with its request and"
+            " its stack; 0: not looked for.", "Workers", minimum=0),
+    Setting("health_bind", ("--health-bind",), "str", None,
+            "HOST:PORT where health checks are answered by a thread of its own, also while the event loop is blocked.",
+            "Workers", metavar="ADDRESS"),
+    Setting("health_path", ("--health-path",), "str", None,
+            "Their path; /healthz when not given. 200: a worker serves, 503: none does.", "Workers", metavar="PATH"),
     Setting("max_worker_memory", ("--max-worker-memory",), "int", None,
             "MiB of resident memory above which a worker is replaced.", "Workers", minimum=1),
     Setting("worker_class", ("--worker-class", "-k"), "str", None,

@@ -1,0 +1,10 @@
+#ifndef CAP_MODULE_SCOREBOARD_TYPE_H
+#define CAP_MODULE_SCOREBOARD_TYPE_H
+
+#include "pool/scoreboard.h"
+#include "py/state.h"
+
+/* The memory of a Scoreboard, which lives as long as that object; NULL with TypeError. */
+cap_board *cap_scoreboard_of(cap_state *st, PyObject *board);
+
+#endif

@@ -1,0 +1,279 @@
+#include "pool/guard.h"
+
+#include "pool/scoreboard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STACK (256 * 1024)
+/* ms between two looks while the loop is blocked: how precisely its end is known. */
+#define CLOSE_LOOK 5
+#define FOREVER UINT64_MAX
+
+/* pthread_create with all signals blocked: those of CPython's handlers have to wake the
+   main thread's poll. */
+static int
+start_thread(pthread_t *thread, size_t stack, void *(*run)(void *), void *arg)
+{
+    pthread_attr_t attr;
+    int rc = pthread_attr_init(&attr);
+    if (rc != 0)
+        return rc;
+    if (stack != 0)
+        (void)pthread_attr_setstacksize(&attr, stack);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rc = pthread_create(thread, &attr, run, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attr);
+    return rc;
+}
+
+/* ---- the reporter ---- */
+
+static void *
+report(void *arg)
+{
+    cap_guard *g = arg;
+    pthread_mutex_lock(&g->lock);
+    cap_block block = g->block;
+    pthread_mutex_unlock(&g->lock);
+    block.ended = 0;
+    g->set.report(g->set.context, g, &block);
+
+    pthread_mutex_lock(&g->lock);
+    while (g->block.ended == 0 && !g->stopping)
+        pthread_cond_wait(&g->changed, &g->lock);
+    block.ended = g->block.ended;
+    pthread_mutex_unlock(&g->lock);
+    if (block.ended != 0)
+        g->set.report(g->set.context, g, &block);
+
+    pthread_mutex_lock(&g->lock);
+    g->reported = true;
+    pthread_mutex_unlock(&g->lock);
+    return NULL;
+}
+
+void
+cap_guard_seen(cap_guard *g)
+{
+    pthread_mutex_lock(&g->lock);
+    g->seen = true;
+    pthread_mutex_unlock(&g->lock);
+}
+
+/* ---- the guard ---- */
+
+/* What the thread itself remembers. */
+typedef struct watch {
+    uint64_t due;       /* when to look again */
+    uint64_t blocked;   /* the `since` of the block that is reported; 0: there is none */
+    uint64_t announce;  /* when to say it without Python; FOREVER: done */
+    bool doubted;       /* we were late ourselves, and look twice */
+} watch;
+
+/* The logger's default shape, in one write(2) that cannot wait: a pipe that is ready
+   takes so few octets whole. */
+static void
+announce(cap_guard *g, const cap_block *block, uint64_t now)
+{
+    struct pollfd p = {.fd = g->set.fd, .events = POLLOUT};
+    if (p.fd < 0 || poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT))
+        return;
+    char request[sizeof block->request], out[512];
+    size_t i = 0;
+    for (; block->request[i] != 0; i++)
+        request[i] = block->request[i] > 31 && block->request[i] < 127 ? block->request[i] : '?';
+    request[i] = 0;
+    uint64_t ms = now - block->since;
+    const char *where = block->wanted_gil ? " in another thread" : "";
+    int len = snprintf(out, sizeof out,
+                       "WARNING:  Event loop blocked for %u.%u s%s%s: a C call%s holds the GIL; "
+                       "the stack follows when it lets go.\n",
+                       (unsigned)(ms / 1000), (unsigned)(ms % 1000 / 100),
+                       request[0] != 0 ? " in " : "", request, where);
+    if (len > 0 && (size_t)len < sizeof out)
+        (void)!write(g->set.fd, out, (size_t)len);
+}
+
+/* Join a reporter that is done. Is there none any more? */
+static bool
+reporter_is_free(cap_guard *g)
+{
+    pthread_mutex_lock(&g->lock);
+    bool busy = g->reporting && !g->reported, join = g->reporting && g->reported;
+    pthread_mutex_unlock(&g->lock);
+    if (join) {
+        pthread_join(g->reporter, NULL);
+        g->reporting = false;
+    }
+    return !busy;
+}
+
+static void
+begin_block(cap_guard *g, watch *w, uint64_t since, uint64_t now)
+{
+    cap_block block = {.since = since};
+    block.wanted_gil = atomic_load_explicit(&g->beat.wants_gil, memory_order_relaxed) != 0;
+    cap_beat_read(&g->beat, block.request);
+    if (atomic_load(&g->beat.since) != since)
+        return; /* it ended just now, and what was read may be of the next turn */
+    pthread_mutex_lock(&g->lock);
+    g->block = block;
+    g->seen = g->reported = false;
+    pthread_mutex_unlock(&g->lock);
+    g->reporting = start_thread(&g->reporter, 0, report, g) == 0;
+    w->blocked = since;
+    /* Without a thread nobody else will say it. */
+    w->announce = g->reporting ? now + CAP_GUARD_PATIENCE : now;
+    atomic_fetch_add(&g->blocks, 1);
+}
+
+static void
+end_block(cap_guard *g, watch *w, uint64_t ended)
+{
+    uint64_t ms = ended - w->blocked;
+    if (ms > atomic_load(&g->longest))
+        atomic_store(&g->longest, ms);
+    w->blocked = 0;
+    pthread_mutex_lock(&g->lock);
+    g->block.ended = ended;
+    pthread_cond_signal(&g->changed);
+    pthread_mutex_unlock(&g->lock);
+}
+
+static void
+look(cap_guard *g, watch *w, uint64_t now)
+{
+    uint64_t since = atomic_load_explicit(&g->beat.since, memory_order_relaxed);
+    if (w->blocked != 0 && since == w->blocked) {
+        if (now >= w->announce) {
+            pthread_mutex_lock(&g->lock);
+            bool seen = g->seen;
+            cap_block block = g->block;
+            pthread_mutex_unlock(&g->lock);
+            if (!seen)
+                announce(g, &block, now);
+            w->announce = FOREVER;
+        }
+        w->due = now + CLOSE_LOOK;
+        return;
+    }
+    if (w->blocked != 0)
+        end_block(g, w, since > w->blocked && since < now ? since : now);
+    uint64_t warn = g->set.warn;
+    if (!atomic_load_explicit(&g->watching, memory_order_relaxed))
+        since = 0;
+    if (since == 0 || since > now)
+        since = now;
+    if (now - since < warn) {
+        w->doubted = false;
+        w->due = since + warn;
+        return;
+    }
+    /* Was this process stopped, or had no processor? Then so was the loop. */
+    if (!w->doubted && now > w->due + warn / 2) {
+        w->doubted = true;
+        w->due = now + warn / 4 + 1;
+        return;
+    }
+    w->doubted = false;
+    w->due = now + CLOSE_LOOK;
+    if (reporter_is_free(g))
+        begin_block(g, w, since, now);
+}
+
+static void *
+guard(void *arg)
+{
+    cap_guard *g = arg;
+    cap_responder responder; /* 70 KiB of our stack */
+    struct pollfd p[CAP_HEALTH_CONNECTIONS + 2];
+    watch w = {.due = g->set.warn != 0 ? cap_board_now() + g->set.warn : FOREVER};
+    cap_responder_init(&responder, &g->set.health);
+    for (;;) {
+        uint64_t due = w.due;
+        p[0] = (struct pollfd){.fd = g->wake[0], .events = POLLIN};
+        size_t n = cap_responder_poll(&responder, p + 1, &due);
+        uint64_t now = cap_board_now();
+        int wait = due == FOREVER ? -1 : due <= now ? 0 : due - now > 60000 ? 60000 : (int)(due - now);
+        if (poll(p, n + 1, wait) < 0)
+            for (size_t i = 0; i <= n; i++)
+                p[i].revents = 0;
+        if (p[0].revents != 0)
+            break;
+        now = cap_board_now();
+        cap_responder_serve(&responder, p + 1, n, now);
+        if (now >= w.due)
+            look(g, &w, now);
+    }
+    cap_responder_close(&responder);
+    pthread_mutex_lock(&g->lock);
+    g->stopping = true;
+    pthread_cond_signal(&g->changed);
+    pthread_mutex_unlock(&g->lock);
+    if (g->reporting)
+        pthread_join(g->reporter, NULL);
+    g->reporting = false;
+    return NULL;
+}
+
+/* ---- start and stop ---- */
+
+static int
+open_pipe(int fd[2])
+{
+    if (pipe(fd) < 0)
+        return errno;
+    for (int i = 0; i < 2; i++)
+        (void)fcntl(fd[i], F_SETFD, FD_CLOEXEC);
+    return 0;
+}
+
+int
+cap_guard_start(cap_guard *g, const cap_guard_config *config)
+{
+    g->set = *config;
+    g->stopping = g->reporting = false;
+    int rc = pthread_mutex_init(&g->lock, NULL);
+    if (rc != 0)
+        return rc;
+    if ((rc = pthread_cond_init(&g->changed, NULL)) != 0)
+        goto no_cond;
+    if ((rc = open_pipe(g->wake)) != 0)
+        goto no_pipe;
+    if ((rc = start_thread(&g->thread, STACK, guard, g)) != 0)
+        goto no_thread;
+    g->pid = getpid();
+    return 0;
+no_thread:
+    close(g->wake[0]);
+    close(g->wake[1]);
+no_pipe:
+    pthread_cond_destroy(&g->changed);
+no_cond:
+    pthread_mutex_destroy(&g->lock);
+    return rc;
+}
+
+void
+cap_guard_stop(cap_guard *g)
+{
+    if (g->pid == 0)
+        return;
+    bool ours = g->pid == getpid();
+    g->pid = 0;
+    close(g->wake[1]); /* the other end hangs up */
+    if (ours) {
+        pthread_join(g->thread, NULL);
+        pthread_cond_destroy(&g->changed);
+        pthread_mutex_destroy(&g->lock);
+    }
+    close(g->wake[0]);
+}

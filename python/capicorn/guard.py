@@ -1,0 +1,194 @@
+"""The guard of a Server's event loop, in Python: its settings, and the log lines of a blocked loop.
+
+The watching is done by a native thread (csrc/pool/guard.h). What is here runs in a thread that it starts to report a
+block, or in the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import socket
+import sys
+import threading
+import traceback
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from capicorn import listeners
+
+if TYPE_CHECKING:
+    from capicorn._core import Guard as NativeGuard
+    from capicorn.config import Config
+
+HEALTH_PATH = "/healthz"
+"""When only --health-bind is given."""
+
+FRAMES = 40
+"""How many of a stack's innermost frames are logged."""
+
+ASYNCIO = ("/asyncio/base_events.py", "/asyncio/events.py")
+"""Frames of asyncio's own loop, which say nothing."""
+
+THREADS = 10
+"""Of how many threads, when one of them keeps the GIL from the loop."""
+
+logger = logging.getLogger("capicorn.error")
+
+
+class Guard:
+    """Watches the running loop, whose thread makes it, and answers health checks. Raises OSError when their address
+    cannot be had."""
+
+    def __init__(self, config: Config) -> None:
+        from capicorn import _core
+
+        self.loop = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
+        self.warn: float = config.block_warn
+        self.socket: socket.socket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._where = ""
+        worker = config.worker
+        if config.health_bind is not None:
+            self.socket = health_socket(config.health_bind, shared=worker is not None)
+        try:
+            self.native: NativeGuard = _core.Guard(
+                self.loop,
+                self.report,
+                warn=self.warn,
+                fd=2 if logger.isEnabledFor(logging.WARNING) else -1,
+                health_fd=-1 if self.socket is None else self.socket.fileno(),
+                health_path=config.health_path or HEALTH_PATH,
+                board=None if worker is None else worker.board,
+            )
+        except BaseException:
+            if self.socket is not None:
+                self.socket.close()
+            raise
+        atexit.register(self.native.stop)  # no thread of ours may want the GIL of an interpreter that ends
+
+    def serving(self) -> None:
+        """The application has started: now blocks count, and health checks say so."""
+        self.native.set_ready(True)
+        if self.socket is not None:
+            host, port = self.socket.getsockname()[:2]
+            logger.debug("Health checks are answered on %s:%d", host, port)
+        if self.warn:
+            if self.native.foreign:
+                self._expect(min(self.warn / 4, 0.25))
+            self.native.watch(True)
+
+    def stopping(self) -> None:
+        self.native.set_ready(False)
+
+    def close(self) -> None:
+        """In the loop's thread. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        atexit.unregister(self.native.stop)
+        self.native.close()
+        if self.socket is not None:
+            self.socket.close()
+
+    def _expect(self, interval: float) -> None:
+        """The beat of a loop that is not ours."""
+        self.native.expect(interval)
+        self._timer = self.loop.call_later(interval, self._expect, interval)
+
+    # ---- in the reporter's thread
+
+    def report(self, event: str, request: str, seconds: float, live: bool, gil: bool) -> None:
+        """The loop is ("begin"), or was ("end") blocked so long; `live`: it still is, so its stack is worth a look.
+        `gil`: it wants to go on, and other threads do not let it have the GIL."""
+        inside = f" in {request}" if request else ""
+        if event == "end":
+            logger.warning("Event loop was blocked for %.2f s%s%s", seconds, inside, self._where)
+            return
+        self._where = ""
+        frames = sys._current_frames()
+        if gil:
+            self._where = ": other threads held the GIL"
+            logger.warning(
+                "Event loop blocked for %.2f s: other threads hold the GIL%s",
+                seconds,
+                _stacks(frames, {self.thread, threading.get_ident()}),
+            )
+            return
+        if not live:
+            self._where = "; it went on before its stack could be taken"
+            return
+        frame = frames.get(self.thread)
+        del frames
+        if frame is None:
+            logger.warning("Event loop blocked for %.2f s%s", seconds, inside)
+            return
+        stack = _inner(traceback.extract_stack(frame))
+        del frame
+        last = stack[-1]
+        self._where = f" at {last.filename}:{last.lineno} ({last.name})"
+        logger.warning(
+            "Event loop blocked for %.2f s%s%s\n%s",
+            seconds,
+            inside,
+            self._where,
+            "".join(traceback.format_list(stack)).rstrip("\n"),
+        )
+
+
+def _inner(stack: traceback.StackSummary) -> list[traceback.FrameSummary]:
+    """What the loop has called, without the loop and what has called it."""
+    for index in range(len(stack) - 1, -1, -1):
+        if stack[index].name == "run_forever" and index + 1 < len(stack):
+            while stack[index + 1].filename.endswith(ASYNCIO) and index + 2 < len(stack):
+                index += 1
+            return list(stack[index + 1 :])[-FRAMES:]
+    return list(stack)[-FRAMES:]
+
+
+def _stacks(frames: dict[int, FrameType], without: set[int]) -> str:
+    """The stacks of threads, the innermost frames of each."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    out: list[str] = []
+    for ident, frame in list(frames.items()):
+        if ident not in without and len(out) < THREADS:
+            text = "".join(traceback.format_list(list(traceback.extract_stack(frame))[-8:])).rstrip("\n")
+            out.append(f"\nThread {names.get(ident, ident)}:\n{text}")
+    return "".join(out)
+
+
+def make_guard(config: Config) -> Guard | None:
+    """The guard that a configuration wants, if it wants one. Raises OSError."""
+    if not config.block_warn and config.health_bind is None:
+        return None
+    return Guard(config)
+
+
+def health_socket(address: str, shared: bool) -> socket.socket:
+    """A listening socket for HOST:PORT; `shared`: each worker process has one of its own. Raises OSError, whose text
+    names the address."""
+    host, port = health_address(address)
+    found: list[Any] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, where = found[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(where)
+        sock.listen(64)
+        sock.setblocking(False)
+    except OSError as exc:
+        sock.close()
+        raise OSError(exc.errno, f"health_bind: {address}: {exc.strerror}") from None
+    return sock
+
+
+def health_address(text: str) -> tuple[str, int]:
+    """Host and port. Raises ValueError."""
+    host, port, uds, fd = listeners.parse_address(text)
+    if host is None or uds is not None or fd is not None or not text.rpartition(":")[2].isdigit():
+        raise ValueError(f"health_bind: {text!r} is no address; it should be HOST:PORT.")
+    return host, port
