@@ -70,7 +70,8 @@ leave_to_siblings(cap_listener *l)
         return false;
     }
     uv_poll_stop(&l->poll);
-    uv_timer_start(&l->pause, on_pause_over, (uint64_t)1 << l->held++, 0);
+    l->held++;
+    uv_timer_start(&l->pause, on_pause_over, CAP_ACCEPT_HOLD_MS, 0);
     return true;
 }
 

@@ -29,11 +29,12 @@ typedef struct cap_listener_events {
 /* Connections taken in one turn before others' reads get theirs. */
 #define CAP_ACCEPT_BATCH 64
 #define CAP_ACCEPT_PAUSE_MS 100
-/* So often may_accept is heard, with pauses of 1, 2, 4 ... ms (63 in all). When the
-   connection still waits then, the siblings are busy: it is taken after all, and the next
-   one with half the patience, but never at once (they may just have woken up), until a
-   sibling is seen to take one. */
-#define CAP_ACCEPT_PATIENCE 6
+/* So often may_accept is heard, with a pause each time. When the connection still waits
+   then, the siblings are busy: it is taken after all, and the next one with half the
+   patience, but never at once (they may just have woken up), until a sibling is seen to
+   take one. The pause does not grow: meanwhile it may be our turn. */
+#define CAP_ACCEPT_HOLD_MS 1
+#define CAP_ACCEPT_PATIENCE 64
 
 struct cap_listener {
     uv_poll_t poll;

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ..harness.process import Process
+from ..harness.process import Process, free_port
 from .conftest import APP, Launch, Workers, alive, until, wait_gone
 
 
@@ -240,3 +240,18 @@ def test_hooks_with_spawned_workers(workers: Launch, tmp_path: Path) -> None:
     server = workers("-c", str(config))
     for pid in server.children():
         server.log.wait_for(f"hook: {pid}")
+
+
+def test_a_full_disk_for_the_logs_is_one_line_and_the_requests_go_on(workers: Launch) -> None:
+    server = workers(
+        *("--workers", "2", "--error-logfile", "/dev/full", "--access-logfile", "/dev/full"),
+        *("--bind", f"127.0.0.1:{(port := free_port())}"),
+        wait=False,
+    )
+    server.address = ("127.0.0.1", port)
+    until(lambda: server.started() == 2, 15, "two workers")
+    assert [int(server.get("/pid")) in server.children() for _ in range(10)] == [True] * 10
+    assert server.stop() == 0
+    assert "cannot write to the log /dev/full: No space left on device" in server.log.text()
+    assert "Traceback" not in server.log.text()
+    assert server.log.text().count("cannot write") <= 3
