@@ -176,7 +176,15 @@ def markdown(results: dict[Case, dict[str, Outcome]], about: dict[str, Any]) -> 
         costs = any(row.cost_cpu is not None for row in made_rows)
         head = ["server", case.unit, "quartiles", "times uvicorn (quartiles)"]
         timed = any(row.cpu_us is not None for row in made_rows)
-        head += ["its processor us per request", "times uvicorn in that", "cores used: server, load"] if timed else []
+        head += (
+            [
+                "its processor us" + ("" if case.kind == "start" else " per request"),
+                "times uvicorn in that",
+                "cores used: server, load",
+            ]
+            if timed
+            else []
+        )
         head += ["server's cost us by processor", "by the clock"] if costs else []
         lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         for row in sorted(made_rows, key=lambda r: r.value.median, reverse=not case.lower_is_better):
@@ -295,7 +303,8 @@ def behind(results: dict[Case, dict[str, Outcome]]) -> list[str]:
         made = {row.server: row for row in rows(case, outcomes)}
         if OURS not in made:
             why = outcomes[OURS].failed or outcomes[OURS].absent or "no turn"
-            found.append(f"{case.name}: Capicorn has no figure: {why}")
+            if made or outcomes[OURS].failed:
+                found.append(f"{case.name}: Capicorn has no figure: {why}")
             continue
         ours = fair_ratio(made[OURS], made.get(REFERENCE))
         for name, row in made.items():

@@ -109,7 +109,7 @@ def start(server: Server, case: Case, env: Environment, cores: Cores) -> dict[st
         cpu = cpu_of(running.pids())
     finally:
         running.stop()
-    return {"value": wall * 1e3, "cpu_ms": cpu * 1e3}
+    return {"value": wall * 1e3, "cpu_us": cpu * 1e6}
 
 
 def memory(server: Server, case: Case, env: Environment, cores: Cores) -> dict[str, Any]:
