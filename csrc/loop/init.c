@@ -1,5 +1,6 @@
 /* The loop's part of the module: its types, and what they share. */
 #include "loop/loop.h"
+#include "loop/transport.h"
 
 #include "base/mem.h"
 
@@ -28,7 +29,8 @@ cap_loop_init(PyObject *module, cap_state *st)
     }
     st->loop = ls;
     if (make_kwnames(st, ls) < 0 || cap_handle_types_init(module, st) < 0 ||
-        cap_loop_type_init(module, st) < 0 || cap_foreign_type_init(module, st) < 0)
+        cap_loop_type_init(module, st) < 0 || cap_foreign_type_init(module, st) < 0 ||
+        cap_transport_type_init(module, st) < 0)
         return -1;
     return 0;
 }
@@ -43,7 +45,24 @@ cap_loop_init(PyObject *module, cap_state *st)
     X(extract_stack)                                                           \
     X(future_kwnames)                                                          \
     X(task_kwnames)                                                            \
-    X(create_kwnames)
+    X(create_kwnames)                                                          \
+    X(transport_start)                                                         \
+    X(transport_read_ready)                                                    \
+    X(transport_write_ready)                                                   \
+    X(transport_lost)                                                          \
+    X(buffered_protocol)                                                       \
+    X(protocol)                                                                \
+    X(minus_one)                                                               \
+    X(data_received)                                                           \
+    X(eof_received)                                                            \
+    X(get_buffer)                                                              \
+    X(buffer_updated)                                                          \
+    X(connection_made)                                                         \
+    X(connection_lost)                                                         \
+    X(maybe_pause)                                                             \
+    X(maybe_resume)                                                            \
+    X(closed_name)                                                             \
+    X(close_name)
 
 void
 cap_loop_clear(cap_state *st)

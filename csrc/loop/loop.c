@@ -1,5 +1,6 @@
 /* capicorn._core.Loop: scheduling, the turn, and when to sleep. */
 #include "loop/loop.h"
+#include "loop/transport.h"
 
 #include "base/mem.h"
 
@@ -653,6 +654,7 @@ loop_dispose(cap_loop *self, PyObject *Py_UNUSED(ignored))
     }
     self->closed = true;
     drop_queues(self);
+    cap_transports_drop(self);
     int left = close_uv(self);
     cap_watcher_close(self);
     cap_handle_drop_spares(self);
@@ -710,13 +712,15 @@ loop_traverse(cap_loop *self, visitproc visit, void *arg)
     Py_VISIT(self->current_handle);
     Py_VISIT(self->task_factory);
     Py_VISIT(self->reactor.fatal);
-    return cap_watcher_traverse(self, visit, arg);
+    int rc = cap_transports_traverse(self, visit, arg);
+    return rc != 0 ? rc : cap_watcher_traverse(self, visit, arg);
 }
 
 static int
 loop_clear(cap_loop *self)
 {
     drop_queues(self);
+    cap_transports_drop(self);
     for (size_t i = 0; i < self->watcher.len; i++) {
         Py_CLEAR(self->watcher.item[i].reader);
         Py_CLEAR(self->watcher.item[i].writer);

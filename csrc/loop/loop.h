@@ -187,6 +187,8 @@ struct cap_loop {
     PyObject *current_handle; /* debug mode: what runs now; or NULL */
     PyObject *task_factory;   /* or NULL: None */
     cap_cancel_wait *waits;
+    struct cap_transport *transports; /* the open ones (transport.h) */
+    char *read_buffer;                /* what they read into; NULL until it is needed */
     PyObject *weakrefs;
 };
 
@@ -222,6 +224,24 @@ typedef struct cap_loop_state {
     PyObject *future_kwnames;    /* keyword names: ("loop",) */
     PyObject *task_kwnames;      /* ("loop", "context", "eager_start"), without the last on 3.11 */
     PyObject *create_kwnames;    /* ("context",) */
+    /* Stream transports: methods that handles call, asyncio's classes, names. */
+    PyObject *transport_start;
+    PyObject *transport_read_ready;
+    PyObject *transport_write_ready;
+    PyObject *transport_lost;
+    PyObject *buffered_protocol; /* asyncio.BufferedProtocol */
+    PyObject *protocol;          /* asyncio.Protocol */
+    PyObject *minus_one;
+    PyObject *data_received;
+    PyObject *eof_received;
+    PyObject *get_buffer;
+    PyObject *buffer_updated;
+    PyObject *connection_made;
+    PyObject *connection_lost;
+    PyObject *maybe_pause;
+    PyObject *maybe_resume;
+    PyObject *closed_name;
+    PyObject *close_name;
 } cap_loop_state;
 
 static inline cap_loop_state *

@@ -24,6 +24,29 @@ class TimerHandle(Handle):
 class Loop:
     """The native part of `capicorn.Loop`; see python/capicorn/loop.py."""
 
+class StreamTransport(asyncio.Transport):
+    """The native part of `capicorn.transports.StreamTransport`."""
+
+    _extra: dict[str, Any]
+    _loop: asyncio.AbstractEventLoop | None
+    _protocol: asyncio.BaseProtocol | None
+    _empty_waiter: asyncio.Future[None] | None
+    _protocol_paused: bool
+    _closing: bool
+    _paused: bool
+    _polled: int
+    def _open(
+        self,
+        loop: Loop,
+        fd: int,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None,
+        /,
+    ) -> None: ...
+    def _detach(self) -> None: ...
+    def _send_gathered(self) -> None: ...
+    def _force_close(self, exc: BaseException | None, /) -> None: ...
+
 class Connection:
     """One client's connection. Only to be counted, listed and closed from Python."""
 

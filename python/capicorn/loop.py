@@ -15,11 +15,12 @@ import signal
 import socket
 import sys
 import threading
-from asyncio import base_events, events, format_helpers
+from asyncio import base_events, events, format_helpers, sslproto
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import _core
+from .transports import StreamTransport
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 
 __all__ = ["EventLoopPolicy", "Loop", "install", "new_event_loop"]
+
+# Streams over sockets are in C. False: the standard library's transports, for comparison.
+NATIVE_STREAMS = True
 
 
 class _Map(Mapping["FileDescriptorLike", selectors.SelectorKey]):
@@ -96,11 +100,18 @@ class _KeepOpen:
 
 
 def _set_no_delay(sock: socket.socket) -> None:
-    if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM and sock.proto == 0:
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
+        return
+    if sock.proto in (0, socket.IPPROTO_TCP):
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             pass  # not TCP after all (SCTP, MPTCP), or gone already
+
+
+def _is_ours(sock: socket.socket) -> bool:
+    """Whether StreamTransport takes it: by type, as mocks of a socket have no descriptor."""
+    return NATIVE_STREAMS and issubclass(type(sock), socket.socket)
 
 
 def _run_handle(handle: asyncio.Handle) -> None:
@@ -191,13 +202,57 @@ class Loop(_core.Loop, _SelectorEventLoop):
 
     # TCP_NODELAY also for sockets whose `proto` is 0, which the standard library leaves out.
 
-    def _make_socket_transport(self, sock: socket.socket, *args: Any, **kwargs: Any) -> Any:
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+    ) -> Any:
         _set_no_delay(sock)
-        return super()._make_socket_transport(sock, *args, **kwargs)
+        if _is_ours(sock):
+            return StreamTransport(self, sock, protocol, waiter, extra, server)
+        return super()._make_socket_transport(sock, protocol, waiter, extra=extra, server=server)
 
-    def _make_ssl_transport(self, rawsock: socket.socket, *args: Any, **kwargs: Any) -> Any:
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: Any,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        **timeouts: Any,
+    ) -> Any:
         _set_no_delay(rawsock)
-        return super()._make_ssl_transport(rawsock, *args, **kwargs)
+        if not _is_ours(rawsock):
+            return super()._make_ssl_transport(
+                rawsock,
+                protocol,
+                sslcontext,
+                waiter,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                extra=extra,
+                server=server,
+                **timeouts,
+            )
+        tls = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,  # type: ignore[arg-type]  # None is fine
+            server_side,
+            server_hostname,
+            **timeouts,
+        )
+        StreamTransport(self, rawsock, tls, None, extra, server)
+        return tls._app_transport
 
     # A socket that is closed under one of these calls stays open until it ends.
 

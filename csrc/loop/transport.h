@@ -1,0 +1,130 @@
+/* Stream transports over sockets: asyncio.Transport in C, with libuv's poll under it.
+
+   capicorn._core.StreamTransport derives from asyncio's own _FlowControlMixin, so
+   it is an asyncio.Transport for isinstance() and for loop.sendfile(). What is not
+   done for every piece of data is in Python (python/capicorn/transports.py), which
+   derives from it and owns the socket.
+
+   The descriptor stays the Python socket's; libuv only says when it is ready
+   (uv_poll_t), and the system calls are made here. So there is nothing that libuv
+   still reads when a connection is dropped, sendfile() works on the same socket,
+   and a descriptor is closed when connection_lost() has run, as with asyncio.
+
+   What is ready becomes a handle in the loop's ready queue, run in the context in
+   which the transport was made: order, debug mode's measuring and what may be
+   called from where are asyncio's.
+
+   Data written: at once, when nothing waits and nothing was written in this turn
+   yet; what follows in the same turn is gathered and goes out in one system call
+   at its end (or when it is much). */
+#ifndef CAP_LOOP_TRANSPORT_H
+#define CAP_LOOP_TRANSPORT_H
+
+#include "loop/loop.h"
+
+/* _extra, _loop, _protocol_paused, _high_water, _low_water: the slots of asyncio's
+   classes, in whatever order. Only the first is used; the others are hidden by
+   attributes of ours. */
+#define CAP_TRANSPORT_SLOTS 5
+
+/* What the poll of one loop reads into: octets. asyncio's max_size. */
+#define CAP_TRANSPORT_READ (256 * 1024)
+
+/* libuv holds its address until the close callback has run. */
+typedef struct cap_poll {
+    uv_poll_t poll;
+    struct cap_transport *owner; /* borrowed */
+} cap_poll;
+
+typedef struct cap_chunk {
+    PyObject *bytes; /* exact bytes, owned */
+    Py_ssize_t sent; /* octets of it */
+} cap_chunk;
+
+typedef struct cap_transport {
+    PyObject_HEAD
+    PyObject *slot[CAP_TRANSPORT_SLOTS];
+    cap_loop *loop;     /* strong; NULL: not opened yet, or connection_lost() was called */
+    PyObject *protocol;
+    PyObject *context;  /* all callbacks run in it */
+    PyObject *empty_waiter; /* sendfile waits for an empty queue; or NULL or None */
+    cap_poll *poll;
+    struct cap_transport *next; /* of the loop's open ones */
+    struct cap_transport *prev;
+    cap_deferred gather;   /* queued: something was written in this turn */
+    cap_chunk *chunk;      /* a vector; [head, head + len) wait */
+    size_t head;
+    size_t len;
+    size_t cap;
+    Py_ssize_t queued;     /* octets that wait */
+    Py_ssize_t high_water;
+    Py_ssize_t low_water;
+    int fd;
+    int polled;            /* UV_READABLE | UV_WRITABLE: what libuv looks for */
+    unsigned conn_lost;    /* not 0: connection_lost() was called or is about to be */
+    unsigned entered;      /* > 0: a callback runs in `context` */
+    bool held;             /* the poll holds a reference: the loop visits it */
+    bool buffered;         /* the protocol gives buffers */
+    bool connected;        /* set_protocol() was called */
+    bool started;          /* connection_made() has been called */
+    bool paused;           /* reading */
+    bool closing;
+    bool eof_read;
+    bool eof_written;
+    bool protocol_paused;
+    bool want_write;       /* the kernel took no more: wait for room */
+    bool listed;
+} cap_transport;
+
+/* The loop's polls and references are given up: the loop is closed or garbage. */
+void cap_transports_drop(cap_loop *loop);
+int cap_transports_traverse(cap_loop *loop, visitproc visit, void *arg);
+
+static inline cap_loop_state *
+cap_transport_state(const cap_transport *t)
+{
+    return cap_loop_state_of(t->loop->reactor.st);
+}
+
+/* Look for what is wanted now. 0, or -1 with an exception. The caller holds a
+   reference. */
+int cap_transport_update(cap_transport *t);
+/* self._fatal_error(exc, message) with the current exception; KeyboardInterrupt and
+   SystemExit stay. Runs Python. 0, or -1 with an exception. */
+int cap_transport_fatal(cap_transport *t, const char *message);
+/* The connection ends, with what waits dropped: connection_lost(exc) at the next
+   turn. 0, or -1 with an exception. */
+int cap_transport_force_close(cap_transport *t, PyObject *exc);
+/* connection_lost(exc) now, and the socket is closed. 0, or -1 with an exception. */
+int cap_transport_lost(cap_transport *t, PyObject *exc);
+
+/* Nothing comes from the loop any more. May free the transport unless the caller
+   holds a reference. */
+void cap_transport_detach(cap_transport *t);
+int cap_transport_set_protocol(cap_transport *t, cap_state *st, PyObject *protocol);
+
+/* Methods. (loop, fd, protocol, waiter); (protocol, waiter) */
+PyObject *cap_transport_open(cap_transport *t, PyObject *const *args, Py_ssize_t nargs);
+PyObject *cap_transport_start(cap_transport *t, PyObject *const *args, Py_ssize_t nargs);
+PyObject *cap_transport_close(cap_transport *t, PyObject *ignored);
+PyObject *cap_transport_read_ready(cap_transport *t, PyObject *ignored);
+
+/* ---- transport_type.c ---- */
+
+int cap_transport_type_init(PyObject *module, cap_state *st);
+
+/* ---- transport_write.c ---- */
+
+PyObject *cap_transport_write(cap_transport *t, PyObject *data);
+PyObject *cap_transport_writelines(cap_transport *t, PyObject *list);
+PyObject *cap_transport_write_eof(cap_transport *t, PyObject *ignored);
+/* There is room again. */
+PyObject *cap_transport_write_ready(cap_transport *t, PyObject *ignored);
+/* What was gathered in this turn goes to the kernel now. Runs Python only when that
+   fails. 0, or -1 with an exception. */
+int cap_transport_send_gathered(cap_transport *t);
+void cap_transport_drop_queue(cap_transport *t);
+/* The end of a turn in which something was written: cap_deferred.run */
+void cap_transport_end_of_turn(cap_deferred *d);
+
+#endif
