@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -42,6 +43,13 @@ ends_one_connection(int err)
     default:
         return false;
     }
+}
+
+static bool
+one_waits(int listening)
+{
+    struct pollfd p = {.fd = listening, .events = POLLIN};
+    return poll(&p, 1, 0) != 0;
 }
 
 static void on_readable(uv_poll_t *poll, int status, int events);
@@ -97,6 +105,8 @@ on_readable(uv_poll_t *poll, int status, int events)
         if (err == EINTR)
             continue;
         if (err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM) {
+            if (!one_waits(l->fd))
+                return; /* Linux takes the descriptor before it looks for a connection */
             if (l->on->exhausted(l, err) || l->closing)
                 return; /* level-triggered: the next poll tries again */
             uv_poll_stop(&l->poll);
