@@ -19,6 +19,16 @@ waiter_unlink(cap_waiter *w)
     w->next = NULL;
 }
 
+static void
+waiter_link(cap_waiter *w, cap_waiter **list)
+{
+    w->next = *list;
+    if (w->next != NULL)
+        w->next->at = &w->next;
+    w->at = list;
+    *list = w;
+}
+
 PyObject *
 cap_waiter_begin(cap_waiter *w, cap_waiter **list, PyObject *loop, cap_state *st)
 {
@@ -46,11 +56,7 @@ cap_waiter_begin(cap_waiter *w, cap_waiter **list, PyObject *loop, cap_state *st
     }
     w->future = future;
     w->iter = iter;
-    w->next = *list;
-    if (w->next != NULL)
-        w->next->at = &w->next;
-    w->at = list;
-    *list = w;
+    waiter_link(w, list);
     return yielded;
 }
 
@@ -64,29 +70,46 @@ cap_waiter_end(cap_waiter *w)
     Py_XDECREF(future);
 }
 
+/* 0, or -1: it could not be said to the future, which still waits; no exception. */
+static int
+wake_one(PyObject *future, cap_state *st)
+{
+    for (int i = 0; i < 2; i++) { /* what is short of memory once may not be the next time */
+        PyObject *done = PyObject_CallMethodNoArgs(future, st->str.done);
+        bool is_done = done == Py_True;
+        PyObject *rc = NULL;
+        if (done == Py_False)
+            rc = PyObject_CallMethodOneArg(future, st->str.set_result, Py_None);
+        Py_XDECREF(done);
+        if (rc != NULL || is_done) {
+            Py_XDECREF(rc);
+            return 0;
+        }
+        PyErr_WriteUnraisable(future);
+    }
+    return -1;
+}
+
 void
 cap_waiters_wake(cap_waiter *list, cap_state *st)
 {
     /* set_result runs the loop's call_soon: Python on a foreign loop. Take each out
-       first; what is unlinked meanwhile is no longer in the list. */
-    cap_waiter *head = list;
-    if (head == NULL)
-        return;
-    cap_waiter **at = head->at;
+       first; what ends meanwhile takes itself out of the list that it is in. */
+    cap_waiter **at = list != NULL ? list->at : NULL, *head, *failed = NULL;
     while (at != NULL && (head = *at) != NULL) {
-        PyObject *future = Py_XNewRef(head->future);
         waiter_unlink(head);
-        if (future == NULL)
+        if (head->future == NULL)
             continue;
-        PyObject *done = PyObject_CallMethodNoArgs(future, st->str.done);
-        PyObject *rc = NULL;
-        if (done != NULL && done == Py_False)
-            rc = PyObject_CallMethodOneArg(future, st->str.set_result, Py_None);
-        if (done == NULL || (done == Py_False && rc == NULL))
-            PyErr_WriteUnraisable(future);
-        Py_XDECREF(done);
-        Py_XDECREF(rc);
+        waiter_link(head, &failed);
+        PyObject *future = Py_NewRef(head->future);
+        int rc = wake_one(future, st);
+        if (rc == 0 && failed != NULL && failed->future == future)
+            waiter_unlink(failed);
         Py_DECREF(future);
+    }
+    while ((head = failed) != NULL) { /* the next event tries again */
+        waiter_unlink(head);
+        waiter_link(head, at);
     }
 }
 
