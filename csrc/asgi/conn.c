@@ -715,6 +715,8 @@ on_turn_end(cap_deferred *d)
             feed(c, NULL, 0);
         else
             cap_conn_flush(c);
+        if (c->state == CAP_CONN_UPGRADED)
+            cap_conn_update_reading(c); /* there may be room again in the session's queue */
         if (cap_conn_open(c) && c->reading)
             cap_stream_resume(c->io);
     }

@@ -345,6 +345,9 @@ cap_websocket_feed(cap_conn *c, char *data, size_t len)
         return;
     }
     cap_conn_flush(c);
+    if (c->state == CAP_CONN_UPGRADED && c->in.len != 0 && c->request != NULL &&
+        cap_websocket_wants_input(c->request))
+        cap_conn_flush_later(c); /* what our own output kept waiting, and it has left at once */
     cap_conn_update_reading(c);
 }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
 from tests.conftest import Starter
@@ -34,6 +37,29 @@ def read_exactly(c: Client, n: int) -> None:
         data = c.sock.recv(min(n, MIB))
         assert data, "closed"
         n -= len(data)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_session_goes_on_after_its_queue_was_full(start: Starter, at_once: bool) -> None:
+    """Also when the queue became full with the last octet that was there."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await asyncio.sleep(0.5)
+        for _ in range(9):
+            message = await receive()
+        await send({"type": "websocket.send", "text": message["text"]})
+        await receive()
+
+    with start(app, ws_max_queue=4).connect(5.0) as c:
+        c.send(HANDSHAKE)
+        assert c.head().status == 101
+        for group in (4, 4) if at_once else (1,) * 8:
+            c.sock.sendall(frame(1, b"a") * group)
+            time.sleep(0.05)
+        c.sock.sendall(frame(1, b"last"))
+        assert c.sock.recv(100) == b"\x81\x04last"
 
 
 def test_pongs_for_a_client_that_reads_nothing_do_not_pile_up(start: Starter) -> None:
