@@ -74,6 +74,22 @@ class WorkerProcess:
         self.kill_at: float | None = None
         self.killed = False
         self.told = 0.0
+        self._terminated = False
+
+    def kill(self, sig: int) -> None:
+        try:
+            os.kill(self.pid, sig)
+        except ProcessLookupError:
+            pass
+        except PermissionError as exc:
+            logger.error("Worker [%d] cannot be sent a signal: %s", self.pid, exc)
+
+    def terminate(self) -> None:
+        """SIGTERM, but only once: the second one means that it shall not wait for anything."""
+        self.retiring = True
+        if not self._terminated:
+            self._terminated = True
+            self.kill(signal.SIGTERM)
 
     @property
     def starting(self) -> bool:
@@ -304,7 +320,6 @@ class Arbiter:
             self._retire(old)
         worker.replaces = None
         if self._stopping:
-            self._tell_to_stop(worker)
             return
         serving = sum(w.served_since is not None and not w.retiring for w in self.workers.values())
         if not self._ready and serving >= self.num_workers:
@@ -322,14 +337,13 @@ class Arbiter:
         if worker.retiring:
             return
         if worker.starting:
-            worker.retiring = True
-            self._kill(worker, signal.SIGTERM)
+            worker.terminate()
         else:
             worker.retiring = True
             try:
                 worker.channel.send(RETIRE)
             except OSError:
-                self._kill(worker, signal.SIGTERM)
+                worker.terminate()
         graceful = self.config.timeout_graceful_shutdown
         worker.kill_at = time.monotonic() + (graceful + 2.0 if graceful is not None else 3600.0)
 
@@ -410,7 +424,7 @@ class Arbiter:
         if self._kill_all_at is not None and now >= self._kill_all_at:
             self._kill_all_at = now + 1.0
             for worker in self.workers.values():
-                self._kill(worker, signal.SIGKILL)
+                worker.kill(signal.SIGKILL)
         if now < self._next_look:
             return
         late = now - self._last_turn > LOOK + STALE  # it was we who stood still, and perhaps the whole machine
@@ -446,7 +460,7 @@ class Arbiter:
             )
             worker.killed = True
             self._hook("worker_abort", worker)
-            self._kill(worker, signal.SIGABRT)  # shows its stack
+            worker.kill(signal.SIGABRT)  # shows its stack
             worker.kill_at = now + 1.0
         elif still >= TELL and still >= 2 * worker.told:
             worker.told = still
@@ -476,15 +490,7 @@ class Arbiter:
             logger.warning("Worker [%d] does not end: it is killed.", worker.pid)
         worker.killed = True
         worker.kill_at = now + 5.0
-        self._kill(worker, signal.SIGKILL)
-
-    def _kill(self, worker: WorkerProcess, sig: int) -> None:
-        try:
-            os.kill(worker.pid, sig)
-        except ProcessLookupError:
-            pass
-        except PermissionError as exc:
-            logger.error("Worker [%d] cannot be sent a signal: %s", worker.pid, exc)
+        worker.kill(signal.SIGKILL)
 
     # ---- the end
 
@@ -498,7 +504,7 @@ class Arbiter:
                 self._kill_all_at = now + 2.0
             self._stopping = "quick"
             for worker in self.workers.values():
-                self._kill(worker, signal.SIGQUIT)
+                worker.kill(signal.SIGQUIT)
             return
         self._stopping = how
         systemd.notify("STOPPING=1")
@@ -506,15 +512,14 @@ class Arbiter:
             self._tell_to_stop(worker)
 
     def _tell_to_stop(self, worker: WorkerProcess) -> None:
-        worker.retiring = True
-        self._kill(worker, signal.SIGTERM)
+        worker.terminate()
         graceful = self.config.timeout_graceful_shutdown
         worker.kill_at = None if graceful is None else time.monotonic() + graceful + 2.0
 
     def _kill_everything(self) -> None:
         """Nothing is left when the end was reached in order; after an error no orphan may stay."""
         for worker in self.workers.values():
-            self._kill(worker, signal.SIGKILL)
+            worker.kill(signal.SIGKILL)
         for worker in self.workers.values():
             worker.channel.close()
             try:
@@ -580,7 +585,7 @@ class Arbiter:
             uid = gid = -1
         reopen_log_files(uid, gid)
         for worker in self.workers.values():
-            self._kill(worker, signal.SIGUSR1)
+            worker.kill(signal.SIGUSR1)
         logger.info("Received SIGUSR1, the logs have been opened anew.")
 
     def _on_upgrade(self, sig: int) -> None:
