@@ -169,7 +169,7 @@ class Bulk(asyncio.Protocol):
 
 
 async def echo_streams(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(262144):
+    while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
     writer.close()
@@ -177,7 +177,7 @@ async def echo_streams(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 async def echo_socket(loop: Loop, connection: socket.socket) -> None:
     with connection:
-        while data := await loop.sock_recv(connection, 262144):
+        while data := await loop.sock_recv(connection, 65536):
             await loop.sock_sendall(connection, data)
 
 
