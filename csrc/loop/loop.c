@@ -73,6 +73,16 @@ on_watcher(uv_poll_t *poll, int Py_UNUSED(status), int Py_UNUSED(events))
         cap_reactor_report(&self->reactor, "Descriptors that are ready could not be looked up");
 }
 
+/* A turn begins that does not sleep; one that does beats in cap_reactor_enter. */
+static void
+beat(cap_loop *self)
+{
+    if (self->reactor.beat == NULL)
+        return;
+    uv_update_time(&self->uv->loop);
+    cap_beat_awake(self->reactor.beat, uv_now(&self->uv->loop));
+}
+
 /* The last prepare handle before the poll (the first that was started runs last).
    What the others did may have left work: then the poll must not sleep. Whether it
    will is decided from our own queues, as uv_backend_timeout() says 0 while a
@@ -82,16 +92,14 @@ on_prepare(uv_prepare_t *prepare)
 {
     cap_loop *self = loop_of((uv_handle_t *)prepare);
     cap_uv *uv = self->uv;
-    cap_beat *beat = self->reactor.beat;
-    if (beat != NULL) {
-        uv_update_time(&uv->loop);
-        cap_beat_awake(beat, uv_now(&uv->loop));
-    }
-    if (!self->may_sleep)
+    if (!self->may_sleep) {
+        beat(self);
         return;
+    }
     if (self->ready.len != 0 || self->reactor.first != NULL || self->stopping ||
         self->reactor.fatal != NULL) {
         uv_idle_start(&uv->idle, on_idle);
+        beat(self);
         return;
     }
     cap_timer *first = cap_timer_heap_first(&self->timers);
@@ -99,6 +107,7 @@ on_prepare(uv_prepare_t *prepare)
         double ms = ceil((first->when - now()) * 1e3);
         if (!(ms > 0)) {
             uv_idle_start(&uv->idle, on_idle);
+            beat(self);
             return;
         }
         uv_update_time(&uv->loop);
@@ -108,8 +117,8 @@ on_prepare(uv_prepare_t *prepare)
         uv_timer_stop(&uv->timer);
     self->asleep = true;
     self->woken = false;
-    if (beat != NULL)
-        cap_beat_asleep(beat);
+    if (self->reactor.beat != NULL)
+        cap_beat_asleep(self->reactor.beat);
     self->reactor.parked = PyEval_SaveThread();
 }
 

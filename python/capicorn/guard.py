@@ -51,8 +51,12 @@ class Guard:
         self._timer: asyncio.TimerHandle | None = None
         self._where = ""
         worker = config.worker
+        path = config.health_path or HEALTH_PATH
         if config.health_bind is not None:
             self.socket = health_socket(config.health_bind, shared=worker is not None)
+            host, port = self.socket.getsockname()[:2]
+            level = logging.INFO if worker is None else logging.DEBUG
+            logger.log(level, "Health checks on http://%s:%d%s", f"[{host}]" if ":" in host else host, port, path)
         try:
             self.native: NativeGuard = _core.Guard(
                 self.loop,
@@ -60,7 +64,7 @@ class Guard:
                 warn=self.warn,
                 fd=2 if logger.isEnabledFor(logging.WARNING) else -1,
                 health_fd=-1 if self.socket is None else self.socket.fileno(),
-                health_path=config.health_path or HEALTH_PATH,
+                health_path=path,
                 board=None if worker is None else worker.board,
             )
         except BaseException:
@@ -72,9 +76,6 @@ class Guard:
     def serving(self) -> None:
         """The application has started: now blocks count, and health checks say so."""
         self.native.set_ready(True)
-        if self.socket is not None:
-            host, port = self.socket.getsockname()[:2]
-            logger.debug("Health checks are answered on %s:%d", host, port)
         if self.warn:
             if self.native.foreign:
                 self._expect(min(self.warn / 4, 0.25))

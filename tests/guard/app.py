@@ -34,6 +34,7 @@ def starve(seconds: float) -> None:
     def greedy() -> None:
         time.sleep(0.2)
         hold(seconds)
+        time.sleep(0.3)  # long enough to be seen: it is not sure who gets the GIL first
 
     threading.Thread(target=greedy, name="greedy").start()
 

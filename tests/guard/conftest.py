@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from ..harness.process import ServerProcess, free_port
+from ..harness.process import ServerProcess
 
 APP = "tests.guard.app:app"
 
@@ -18,6 +19,9 @@ class Guarded(ServerProcess):
     """A server, and where its health checks are answered."""
 
     health_port = 0
+
+    def find_health(self) -> int:
+        return int(self.log.wait_for(r"Health checks on http://127.0.0.1:(\d+)/")[1])
 
     def ask(self, path: str, timeout: float = 10.0) -> int:
         """The status of one request on a connection of its own."""
@@ -81,14 +85,23 @@ def guarded() -> Iterator[Launch]:
     """guarded("--flag") starts a server with health checks."""
     started: list[Guarded] = []
 
+    held: list[socket.socket] = []
+
     def go(*options: str, app: str = APP, health: bool = True, **more: object) -> Guarded:
-        port = free_port()
+        port = 0
+        if "--workers" in options:  # one port for all of them: taken here, so that nobody else gets it
+            held.append(socket.socket())
+            held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held[-1].bind(("127.0.0.1", 0))
+            port = held[-1].getsockname()[1]
         more_options = ("--health-bind", f"127.0.0.1:{port}") if health else ()
         server = Guarded(app, *options, *more_options, **more)  # type: ignore[arg-type]
-        server.health_port = port
         started.append(server)
+        server.health_port = port or (server.find_health() if health else 0)
         return server
 
     yield go
     for server in started:
         server.kill()
+    for sock in held:
+        sock.close()

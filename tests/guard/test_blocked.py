@@ -69,7 +69,7 @@ def test_a_thread_that_keeps_the_gil_from_the_loop_is_shown(guarded: Launch) -> 
     server.log.wait_for(r"Event loop blocked for \d\.\d s: a C call in another thread holds the GIL", mark)
     server.log.wait_for(r"Event loop blocked for \d\.\d+ s: other threads hold the GIL", mark)
     server.log.wait_for(r"Event loop was blocked for \d\.\d+ s: other threads held the GIL", mark)
-    assert re.search(r"Thread greedy:\n(.*\n)*  File .*, in hold\n", server.log.text(mark))
+    assert re.search(r"Thread greedy:\n(.*\n)*  File .*, in greedy\n", server.log.text(mark))
 
 
 def test_what_blocks_outside_of_a_request_is_reported_without_one(guarded: Launch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from capicorn.config import Config
 
-from ..harness.process import ROOT, free_port
+from ..harness.process import ROOT
 from .conftest import APP, Guarded, Launch, Probe, health
 
 pytestmark = pytest.mark.ours
@@ -31,9 +31,8 @@ def raw(port: int, *pieces: bytes, timeout: float = 3.0) -> bytes:
 
 @pytest.fixture(scope="module")
 def server() -> object:
-    port = free_port()
-    with Guarded(APP, "--health-bind", f"127.0.0.1:{port}", "--health-path", "/live") as it:
-        it.health_port = port
+    with Guarded(APP, "--health-bind", "127.0.0.1:0", "--health-path", "/live") as it:
+        it.health_port = it.find_health()
         yield it
 
 
@@ -113,10 +112,11 @@ def test_a_client_that_says_nothing_is_dropped(server: Guarded) -> None:
 
 def test_it_is_no_path_of_the_application_and_not_in_the_access_log(guarded: Launch) -> None:
     server = guarded()
-    server.health()
-    assert "healthz" not in server.log.text()
+    mark = server.log.mark()
+    assert server.health() == (200, "ok\n")
     assert server.ask("/healthz") == 200
-    server.log.wait_for("GET /healthz")
+    server.log.wait_for("GET /healthz", mark)
+    assert server.log.text(mark).count("healthz") == 1
 
 
 def test_workers_answer_while_all_their_loops_are_blocked(guarded: Launch) -> None:
