@@ -18,6 +18,7 @@ def test_a_killed_worker_is_replaced_and_the_other_serves_meanwhile(workers: Lau
     server = workers("--workers", "2")
     victim = int(server.get("/pid"))
     os.kill(victim, signal.SIGKILL)
+    wait_gone([victim])
     for _ in range(20):
         assert server.get("/pid") != str(victim)
     server.wait_children(2, without=[victim])

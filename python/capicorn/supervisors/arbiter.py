@@ -10,6 +10,8 @@ it was told to end. An *outdated* worker serves on until its replacement is serv
 
 from __future__ import annotations
 
+import gc
+import importlib
 import logging
 import os
 import select
@@ -53,6 +55,15 @@ STEADY = 10.0
 MOST_BACK_OFF = 30.0
 GIVE_UP = 6
 """Starts in a row that failed, with no worker left that serves."""
+
+EVERY_WORKER_NEEDS = (
+    "asyncio",
+    "capicorn.access",
+    "capicorn.lifespan",
+    "capicorn.loop",
+    "capicorn.middleware.proxy_headers",
+)
+"""Imported once before the fork, as the user who may read them."""
 
 logger = logging.getLogger("capicorn.error")
 
@@ -674,10 +685,11 @@ class Arbiter:
     # ---- before the first fork
 
     def _preload(self) -> None:
-        if self.config.preload and self.config.worker_start == "fork" and not self.config.loaded:
-            import gc
-
-            self.config.load()
+        if self.config.worker_start == "fork":
+            for name in EVERY_WORKER_NEEDS:
+                importlib.import_module(name)
+            if self.config.preload and not self.config.loaded:
+                self.config.load()
             gc.collect()
             gc.freeze()  # what is shared is not written to by the collector of a worker
         uid, gid = process.user_and_group(self.config)
