@@ -1,0 +1,1 @@
+"""TLS: handshakes, certificates, ends, large bodies, WebSockets, renewal."""
