@@ -621,6 +621,7 @@ typedef struct send_awaitable {
     PyObject_HEAD
     cap_request *request; /* owned */
     cap_waiter waiter;
+    bool turn; /* let the loop turn once */
 } send_awaitable;
 
 static bool
@@ -648,26 +649,32 @@ send_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwname
     cap_request *r = ((send_object *)self)->request;
     cap_state *st = r->st;
     PyObject *done = cap_objects_of(st)->done;
+    bool turn = false;
     if (r->ws != NULL) {
         if (cap_websocket_send(r, args[0]) < 0)
             return NULL;
     } else if (r->conn == NULL && r->response != CAP_RESPONSE_COMPLETE) {
-        return Py_NewRef(done); /* ASGI 2.3: after a disconnect, send does nothing */
+        /* ASGI 2.3: after a disconnect, send does nothing. But an endless stream that awaits
+           nothing else must not hold the loop for ever. */
+        turn = true;
     } else if (dispatch(r, args[0]) < 0) {
         return NULL;
     }
-    if (!must_wait(r, CAP_HIGH_WATER))
-        return Py_NewRef(done);
-    cap_conn *c = (cap_conn *)Py_NewRef((PyObject *)r->conn);
-    cap_conn_flush(c);
-    Py_DECREF(c);
-    if (!must_wait(r, CAP_HIGH_WATER))
-        return Py_NewRef(done);
+    if (!turn) {
+        if (!must_wait(r, CAP_HIGH_WATER))
+            return Py_NewRef(done);
+        cap_conn *c = (cap_conn *)Py_NewRef((PyObject *)r->conn);
+        cap_conn_flush(c);
+        Py_DECREF(c);
+        if (!must_wait(r, CAP_HIGH_WATER))
+            return Py_NewRef(done);
+    }
     send_awaitable *a = PyObject_New(send_awaitable, st->type.SendAwaitable);
     if (a == NULL)
         return NULL;
     a->request = (cap_request *)Py_NewRef((PyObject *)r);
     a->waiter = (cap_waiter){0};
+    a->turn = turn;
     return (PyObject *)a;
 }
 
@@ -687,6 +694,11 @@ awaitable_send(PyObject *self, PyObject *value, PyObject **result)
 {
     send_awaitable *a = (send_awaitable *)self;
     cap_request *r = a->request;
+    if (a->turn) { /* a bare yield: the task goes on in the next turn */
+        a->turn = false;
+        *result = Py_NewRef(Py_None);
+        return PYGEN_NEXT;
+    }
     if (a->waiter.iter != NULL) {
         PySendResult rc = PyIter_Send(a->waiter.iter, value, result);
         if (rc == PYGEN_NEXT)

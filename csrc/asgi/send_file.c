@@ -158,6 +158,11 @@ begin(cap_request *r, int fd, off_t offset, uint64_t count, bool last)
             PyErr_SetString(PyExc_RuntimeError, "Response content longer than Content-Length");
             return -1;
         }
+        if (last && count < r->length_left) {
+            close(fd);
+            PyErr_SetString(PyExc_RuntimeError, "Response content shorter than Content-Length");
+            return -1;
+        }
         r->length_left -= count;
     }
     cap_file *f = cap_malloc(sizeof *f);
