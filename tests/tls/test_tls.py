@@ -43,6 +43,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, [body])
     elif scope["path"] == "/big":
         await respond(send, [bytes(65536)] * 160)
+    elif scope["path"] == "/file":
+        length = (b"content-length", scope["query_string"])
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.pathsend", "path": scope["state"]["path"]})
     elif scope["path"] == "/small":
         await respond(send, [b"%03d" % i for i in range(1000)])
     elif scope["path"] == "/whole":
@@ -321,6 +325,19 @@ def test_bodies_both_ways(secure: Secure, trusting: ssl.SSLContext) -> None:
         assert c.get("/small").response().body == b"".join(b"%03d" % i for i in range(1000))
         assert len(c.get("/whole").response().body) == 10_000_000
         assert len(c.get("/big").response().body) == 160 * 65536
+
+
+def test_a_file(secure: Secure, trusting: ssl.SSLContext, tmp_path: Any) -> None:
+    content = bytes(range(256)) * 12_000
+    (tmp_path / "file").write_bytes(content)
+
+    async def file(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["path"] = str(tmp_path / "file")
+        await app(scope, receive, send)
+
+    with TLSClient(secure(file).address, trusting) as c:
+        for _ in range(2):
+            assert c.get(f"/file?{len(content)}").response().body == content
 
 
 def test_pipelined_requests(secure: Secure, trusting: ssl.SSLContext) -> None:

@@ -1,0 +1,1 @@
+"""Responses that take their time, and those that come from files."""
