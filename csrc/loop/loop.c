@@ -96,8 +96,8 @@ on_prepare(uv_prepare_t *prepare)
         beat(self);
         return;
     }
-    if (self->ready.len != 0 || self->reactor.first != NULL || self->stopping ||
-        self->reactor.fatal != NULL) {
+    if (self->ready.len != 0 || self->io.len != 0 || self->reactor.first != NULL ||
+        self->stopping || self->reactor.fatal != NULL) {
         uv_idle_start(&uv->idle, on_idle);
         beat(self);
         return;
@@ -158,13 +158,14 @@ cap_loop_run_handle(cap_loop *self, cap_handle *h)
     return self->debug ? run_in_debug(self, h) : cap_handle_run(h);
 }
 
+/* What is in `q` now, and not what comes meanwhile. */
 static int
-run_ready(cap_loop *self)
+run_queue(cap_loop *self, cap_ready *q)
 {
     int rc = 0;
     self->in_ready = true;
-    for (size_t n = self->ready.len; n != 0 && self->ready.len != 0 && rc == 0; n--) {
-        cap_handle *h = cap_ready_pop(&self->ready);
+    for (size_t n = q->len; n != 0 && q->len != 0 && rc == 0; n--) {
+        cap_handle *h = cap_ready_pop(q);
         if (!(h->flags & CAP_HANDLE_CANCELLED))
             rc = cap_loop_run_handle(self, h);
         Py_DECREF((PyObject *)h);
@@ -206,7 +207,7 @@ turn(cap_loop *self)
 {
     cap_reactor *r = &self->reactor;
     uv_loop_t *uv = r->uv;
-    bool busy = self->ready.len != 0 || r->first != NULL || self->stopping;
+    bool busy = self->ready.len != 0 || self->io.len != 0 || r->first != NULL || self->stopping;
     bool was_running = r->running;
     int rc = -1;
     r->running = true;
@@ -220,8 +221,8 @@ turn(cap_loop *self)
     if (uv_is_active((uv_handle_t *)&self->uv->idle))
         uv_idle_stop(&self->uv->idle);
     /* The wake-up descriptor ended the sleep: now the handlers of signal.signal(). */
-    if (check_fatal(self) == 0 && PyErr_CheckSignals() == 0 && queue_due_timers(self) == 0 &&
-        run_ready(self) == 0) {
+    if (check_fatal(self) == 0 && PyErr_CheckSignals() == 0 && run_queue(self, &self->io) == 0 &&
+        queue_due_timers(self) == 0 && run_queue(self, &self->ready) == 0) {
         cap_reactor_run_deferred(r);
         rc = check_fatal(self);
     }
@@ -645,6 +646,8 @@ drop_queues(cap_loop *self)
 {
     while (self->ready.len != 0)
         Py_DECREF((PyObject *)cap_ready_pop(&self->ready));
+    while (self->io.len != 0)
+        Py_DECREF((PyObject *)cap_ready_pop(&self->io));
     cap_timer *timer;
     while ((timer = cap_timer_heap_first(&self->timers)) != NULL) {
         cap_timer_heap_remove(&self->timers, timer);
@@ -715,6 +718,8 @@ loop_traverse(cap_loop *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     for (size_t i = 0; i < self->ready.len; i++)
         Py_VISIT((PyObject *)self->ready.slot[(self->ready.head + i) & self->ready.mask]);
+    for (size_t i = 0; i < self->io.len; i++)
+        Py_VISIT((PyObject *)self->io.slot[(self->io.head + i) & self->io.mask]);
     for (size_t i = 0; i < self->timers.len; i++)
         Py_VISIT((PyObject *)self->timers.item[i]);
     Py_VISIT((PyObject *)self->captured);
@@ -754,6 +759,7 @@ loop_dealloc(cap_loop *self)
     cap_watcher_close(self);
     cap_handle_drop_spares(self);
     cap_free(self->ready.slot);
+    cap_free(self->io.slot);
     cap_free(self->timers.item);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);

@@ -2,8 +2,9 @@
    of capicorn.Loop (python/capicorn/loop.py), which has the standard library's
    selector loop as its other base: what is not here in C comes from there.
 
-   One turn: poll, then the timers that are due, then what was ready when the
-   turn began, then the deferred work. The order is asyncio's.
+   One turn: poll, then the transports that it found ready, then the timers that are
+   due, then what is ready by now (so a task that waits for a stream goes on in the
+   turn in which the data came), then the deferred work.
 
    All functions: GIL held, loop thread unless said otherwise. */
 #ifndef CAP_LOOP_LOOP_H
@@ -165,6 +166,7 @@ struct cap_loop {
     cap_reactor reactor;
     cap_uv *uv; /* NULL: closed */
     cap_ready ready;
+    cap_ready io; /* transports that the poll found ready: before `ready`, in the same turn */
     cap_timer_heap timers;
     cap_watcher watcher;
     cap_handle *spare;       /* freed Handles, linked by `rest` */

@@ -16,7 +16,7 @@ wants_read(const cap_transport *t)
 
 /* Queue a call of self.METHOD(*args), in the transport's context. */
 static int
-call_soon(cap_transport *t, PyObject *method, PyObject *a, PyObject *b)
+queue_call(cap_transport *t, cap_ready *q, PyObject *method, PyObject *a, PyObject *b)
 {
     PyObject *args[] = {(PyObject *)t, a, b};
     if (t->loop->closed) {
@@ -27,9 +27,15 @@ call_soon(cap_transport *t, PyObject *method, PyObject *a, PyObject *b)
         cap_handle_new(t->loop, method, args, a == NULL ? 1 : b == NULL ? 2 : 3, t->context);
     if (h == NULL)
         return -1;
-    int rc = cap_ready_push(&t->loop->ready, h);
+    int rc = cap_ready_push(q, h);
     Py_DECREF((PyObject *)h);
     return rc;
+}
+
+static int
+call_soon(cap_transport *t, PyObject *method, PyObject *a, PyObject *b)
+{
+    return queue_call(t, &t->loop->ready, method, a, b);
 }
 
 static void
@@ -50,9 +56,9 @@ on_poll(uv_poll_t *poll, int status, int events)
     int wanted = (wants_read(t) ? UV_READABLE : 0) | (t->want_write ? UV_WRITABLE : 0), rc = 0;
     cap_loop_state *ls = cap_loop_state_of(loop->reactor.st);
     if (events & wanted & UV_READABLE)
-        rc = call_soon(t, ls->transport_read_ready, NULL, NULL);
+        rc = queue_call(t, &loop->io, ls->transport_read_ready, NULL, NULL);
     if (rc == 0 && (events & wanted & UV_WRITABLE))
-        rc = call_soon(t, ls->transport_write_ready, NULL, NULL);
+        rc = queue_call(t, &loop->io, ls->transport_write_ready, NULL, NULL);
     /* Reading that is paused, or ended, is still looked for until something comes: a
        pause that is short costs nothing. */
     if (rc == 0 && t->polled != wanted)

@@ -10,9 +10,9 @@
    still reads when a connection is dropped, sendfile() works on the same socket,
    and a descriptor is closed when connection_lost() has run, as with asyncio.
 
-   What is ready becomes a handle in the loop's ready queue, run in the context in
-   which the transport was made: order, debug mode's measuring and what may be
-   called from where are asyncio's.
+   What is ready becomes a handle in a queue of the loop, which is run when the poll
+   has ended, in the context in which the transport was made: debug mode's measuring
+   and what may be called from where are asyncio's.
 
    Data written: at once, when nothing waits and nothing was written in this turn
    yet; what follows in the same turn is gathered and goes out in one system call
