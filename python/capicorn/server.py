@@ -209,13 +209,13 @@ class Server:
             http.close()
             await self._unless_forced(self.lifespan.shutdown())
             sys.exit(STARTUP_FAILURE)
+        if self.guard is not None:
+            self.guard.serving()
         if sockets is None:
             self.config.log_running_all([sock for listener in self.servers for sock in listener.sockets])
         self.started = True
         if self.config.worker is not None:
             self.config.worker.started(self)
-        if self.guard is not None:
-            self.guard.serving()
         if self.config.service is not None:
             self.config.service.ready()
 
