@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import logging
 import sys
 import time
@@ -105,6 +106,10 @@ def warm() -> None:
     """What is made once in a process (imports, libuv's own pipe) is made before anybody counts."""
     with ThreadServer(ok) as server, server.connect() as c:
         c.get("/").response()
+    if importlib.util.find_spec("uvloop") is not None:  # it brings a libuv, and so a pipe, of its own
+        import uvloop
+
+        uvloop.new_event_loop().close()
 
 
 @pytest.fixture(autouse=True)

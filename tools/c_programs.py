@@ -1,7 +1,7 @@
 """Compiles plain C programs that need no Python: tests/unit/test_*.c and tests/fuzz/fuzz_*.c.
 
-Each is linked with all of csrc/base and csrc/http, what csrc/net has without libuv, and the libraries that these need, with assertions on, and with
-AddressSanitizer and UndefinedBehaviorSanitizer when the compiler can do that.
+Each is linked with all of csrc/base and csrc/http, what csrc/net has without libuv, and the libraries that these need,
+with assertions on, and with AddressSanitizer and UndefinedBehaviorSanitizer when the compiler can do that.
 """
 
 from __future__ import annotations

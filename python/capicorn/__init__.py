@@ -18,7 +18,7 @@ from capicorn._version import __version__
 if TYPE_CHECKING:
     from capicorn.cli import main
     from capicorn.config import Config
-    from capicorn.gunicorn_worker import GunicornWorker
+    from capicorn.gunicorn_worker import GunicornWorker as GunicornWorker
     from capicorn.loop import Loop, install, new_event_loop
     from capicorn.runner import run
     from capicorn.server import Server

@@ -1,7 +1,7 @@
 """The C extension: HTTP protocol and event loop. Its Python face is `capicorn.Loop` and `capicorn.Server`."""
 
 import asyncio
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextvars import Context
 from logging import Logger
 from ssl import SSLContext, SSLObject

@@ -1,12 +1,12 @@
 """An application for large bodies, in a process of its own so that its memory can be measured.
 
-    /ignore        sleeps until /wake, never reads, then answers
-    /read          reads all and answers with the number of octets
-    /slow          reads a message each 20 ms
-    /send/N        N octets in pieces of 64 KiB; /at shows how many send() has taken
-    /once/N        N octets in one message
-    /at            how far /send is
-    /wake          lets /ignore go on
+/ignore        sleeps until /wake, never reads, then answers
+/read          reads all and answers with the number of octets
+/slow          reads a message each 20 ms
+/send/N        N octets in pieces of 64 KiB; /at shows how many send() has taken
+/once/N        N octets in one message
+/at            how far /send is
+/wake          lets /ignore go on
 """
 
 from __future__ import annotations

@@ -143,7 +143,14 @@ def test_absolute_form_replaces_host(serve: Served) -> None:
 
 def test_headers_keep_order_duplicates_underscores_and_octets(serve: Served) -> None:
     scope, _ = scope_of(serve, get("/", "B: 1", "A_b: 2", "b: 3", "X: \xe9", "Empty:"))
-    assert scope["headers"] == [(b"host", b"a"), (b"b", b"1"), (b"a_b", b"2"), (b"b", b"3"), (b"x", b"\xe9"), (b"empty", b"")]
+    assert scope["headers"] == [
+        (b"host", b"a"),
+        (b"b", b"1"),
+        (b"a_b", b"2"),
+        (b"b", b"3"),
+        (b"x", b"\xe9"),
+        (b"empty", b""),
+    ]
 
 
 def test_every_request_has_a_scope_of_its_own(serve: Served) -> None:
@@ -151,7 +158,9 @@ def test_every_request_has_a_scope_of_its_own(serve: Served) -> None:
     seen: list[dict[str, Any]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append({k: (list(v) if k == "headers" else dict(v) if isinstance(v, dict) else v) for k, v in scope.items()})
+        seen.append(
+            {k: (list(v) if k == "headers" else dict(v) if isinstance(v, dict) else v) for k, v in scope.items()}
+        )
         scope["headers"].append((b"mine", b"1"))
         scope["headers"][0] = (b"host", b"changed")
         scope["path"] = "/changed"
@@ -284,7 +293,9 @@ def test_large_number_of_distinct_fields_on_one_connection(serve: Served) -> Non
     for i in range(300):
         c.send(get("/", f"X-{i}: {i}"))
         assert c.response().status == 200
-    assert [dict(s["headers"])[f"x-{i}".encode()] for i, s in enumerate(app.scopes)] == [str(i).encode() for i in range(300)]
+    assert [dict(s["headers"])[f"x-{i}".encode()] for i, s in enumerate(app.scopes)] == [
+        str(i).encode() for i in range(300)
+    ]
 
 
 async def answer_with_process(scope: Scope, receive: Receive, send: Send) -> None:

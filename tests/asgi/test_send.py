@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from tests.apps.basic import read_all, reply
+from tests.asgi.test_receive import step
 from tests.conftest import Records
 from tests.harness.client import Closed
 from tests.harness.thread import Message, Receive, Scope, Send, Served
-from tests.asgi.test_receive import step
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
 STREAM: Message = {"type": "http.response.start", "status": 200, "headers": []}
@@ -63,7 +63,11 @@ def test_headers_may_be_missing(serve: Served) -> None:
     assert (r.framing, r.body) == ("chunked", b"ok")
 
 
-@pytest.mark.parametrize("body", [b"abc", bytearray(b"abc"), memoryview(b"abc"), memoryview(b"xxabc")[2:]], ids=["bytes", "bytearray", "memoryview", "slice"])
+@pytest.mark.parametrize(
+    "body",
+    [b"abc", bytearray(b"abc"), memoryview(b"abc"), memoryview(b"xxabc")[2:]],
+    ids=["bytes", "bytearray", "memoryview", "slice"],
+)
 def test_bytes_like_content(serve: Served, body: Any) -> None:
     r = serve(sending(STREAM, {"type": "http.response.body", "body": body})).get("/").response()
     assert r.body == b"abc"
@@ -158,14 +162,23 @@ def test_order_of_fields(serve: Served) -> None:
     r = serve(sending(start, BODY)).get("/").response()
     names = [n for n, _ in r.headers]
     assert names[:2] == ["date", "server"]
-    assert [h for h in r.headers if h[0] in ("a", "b", "set-cookie")] == [("b", "1"), ("a", "2"), ("set-cookie", "x=1"), ("set-cookie", "y=2")]
+    assert [h for h in r.headers if h[0] in ("a", "b", "set-cookie")] == [
+        ("b", "1"),
+        ("a", "2"),
+        ("set-cookie", "x=1"),
+        ("set-cookie", "y=2"),
+    ]
 
 
 @pytest.mark.ours
 def test_the_applications_date_and_server_replace_ours(serve: Served) -> None:
     """RFC 9110 5.3: neither may be repeated."""
     date = b"Sun, 06 Nov 1994 08:49:37 GMT"
-    start = {"type": "http.response.start", "status": 200, "headers": [(b"Date", date), (b"server", b"mine"), (b"content-length", b"2")]}
+    start = {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [(b"Date", date), (b"server", b"mine"), (b"content-length", b"2")],
+    }
     r = serve(sending(start, BODY)).get("/").response()
     assert (r.all("date"), r.all("server")) == ([date.decode()], ["mine"])
 
@@ -187,7 +200,11 @@ def test_own_chunked_beside_a_length_is_one_of_them(serve: Served) -> None:
 
 
 def test_own_connection_close(serve: Served) -> None:
-    start = {"type": "http.response.start", "status": 200, "headers": [(b"Connection", b"Close"), (b"content-length", b"2")]}
+    start = {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [(b"Connection", b"Close"), (b"content-length", b"2")],
+    }
     c = serve(sending(start, BODY))
     r = c.get("/").response()
     assert [v.lower() for v in r.all("connection")] == ["close"]
@@ -295,9 +312,7 @@ SHORTER = "Response content shorter than Content-Length"
         ([start_with((b"x", b"a\x7fb")), BODY], "Invalid HTTP header value."),
     ],
 )  # fmt: skip
-def test_mistake_raises_in_the_application(
-    serve: Served, records: Records, messages: list[Message], text: str
-) -> None:
+def test_mistake_raises_in_the_application(serve: Served, records: Records, messages: list[Message], text: str) -> None:
     app = Mistake(*messages)
     c = serve(app)
     c.get("/")

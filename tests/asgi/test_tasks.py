@@ -223,7 +223,9 @@ def test_cancelled_send_leaves_the_connection_sound(serve: Served) -> None:
         sent = 0
         try:
             while True:
-                await asyncio.wait_for(send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True}), 0.1)
+                await asyncio.wait_for(
+                    send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True}), 0.1
+                )
                 sent += 1
         except TimeoutError:
             events.put(sent)
@@ -324,7 +326,9 @@ def test_call_soon_threadsafe_wakes_a_sleeping_loop(serve: Served) -> None:
         for _ in range(20):
             future = loop.create_future()
             begin = time.monotonic()
-            thread = threading.Thread(target=lambda f=future: (time.sleep(0.005), loop.call_soon_threadsafe(f.set_result, 1)))
+            thread = threading.Thread(
+                target=lambda f=future: (time.sleep(0.005), loop.call_soon_threadsafe(f.set_result, 1))
+            )
             thread.start()
             await asyncio.wait_for(future, 2)
             assert time.monotonic() - begin < 1

@@ -36,9 +36,7 @@ def test_listening_socket_that_was_shut_down_costs_no_time(start: Starter) -> No
     assert cpu(1.0) < 0.4
 
 
-def test_the_connection_that_is_idle_longest_makes_room(
-    start: Starter, records: Records, few_descriptors: int
-) -> None:
+def test_the_connection_that_is_idle_longest_makes_room(start: Starter, records: Records, few_descriptors: int) -> None:
     server = start(ok, timeout_keep_alive=30)
     with server.connect() as old, server.connect() as used:
         for c in (old, used):

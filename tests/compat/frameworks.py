@@ -84,7 +84,10 @@ def environment(name: str) -> Path:
             f"starlette=={VERSIONS['starlette']}", *NEEDS[name])  # fmt: skip
         ready.touch()
     packages = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], stdout=subprocess.PIPE, text=True, check=True
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     ).stdout.strip()
     (Path(packages) / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return python
@@ -150,7 +153,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for test, reason in sorted(failed.items()):
         print(f"FAILED {name}::{test}  # {reason}")
     passed = sum(result == "passed" for result, _ in outcome.values())
-    print(f"{name} {VERSIONS[name]} over {given.server}: {passed} passed, {len(failed)} failed, {len(left_out)} excluded")
+    print(
+        f"{name} {VERSIONS[name]} over {given.server}: {passed} passed, {len(failed)} failed, {len(left_out)} excluded"
+    )
     return 1 if failed and not given.write else 0
 
 

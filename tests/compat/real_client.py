@@ -189,7 +189,11 @@ class RealTransport(httpx.BaseTransport):
         if failed is not None:
             raise failed
         return httpx.Response(
-            got.status_code, headers=got.headers, stream=httpx.ByteStream(body), request=request, extensions=got.extensions
+            got.status_code,
+            headers=got.headers,
+            stream=httpx.ByteStream(body),
+            request=request,
+            extensions=got.extensions,
         )
 
 

@@ -1,10 +1,10 @@
 """An application that lets allocations of its own process fail.
 
-    /-/core?N      the N-th allocation of the extension from now on fails
-    /-/python?N    the N-th allocation of CPython fails (all of its domains), until /-/end
-    /-/end         no more
-    /-/ping        answers
-    anything else  the journal's paths, without notes
+/-/core?N      the N-th allocation of the extension from now on fails
+/-/python?N    the N-th allocation of CPython fails (all of its domains), until /-/end
+/-/end         no more
+/-/ping        answers
+anything else  the journal's paths, without notes
 """
 
 from __future__ import annotations

@@ -24,7 +24,10 @@ SCENES = {
     "get": [b"GET /empty HTTP/1.1\r\nHost: a\r\n\r\n"],
     "fields": [b"GET /body/10 HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X-%d: y\r\n" % i for i in range(40)) + b"\r\n"],
     "length": [b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello", b"world"],
-    "chunked": [b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", b"0\r\nX: y\r\n\r\n"],
+    "chunked": [
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        b"0\r\nX: y\r\n\r\n",
+    ],
     "stream": [b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"],
     "large": [b"GET /chunks/400000 HTTP/1.1\r\nHost: a\r\n\r\n"],
     "pipelined": [b"GET /empty HTTP/1.1\r\nHost: a\r\n\r\n" * 3 + b"GET /empty HTTP/1.1\r\nHo", b"st: a\r\n\r\n"],

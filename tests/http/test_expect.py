@@ -12,9 +12,7 @@ EXPECT = "Expect: 100-continue"
 
 
 def head(target: str, length: int = 5, *fields: str, version: str = "1.1") -> str:
-    return "\r\n".join(
-        [f"POST {target} HTTP/{version}", "Host: a", f"Content-Length: {length}", *fields, "", ""]
-    )
+    return "\r\n".join([f"POST {target} HTTP/{version}", "Host: a", f"Content-Length: {length}", *fields, "", ""])
 
 
 @pytest.mark.parametrize("value", ["100-continue", "100-Continue", "100-CONTINUE"])

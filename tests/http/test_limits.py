@@ -145,7 +145,9 @@ def test_length_above_the_limit_gets_no_100(small: ServerProcess) -> None:
 
 @pytest.mark.parametrize("size", [1001, 5000, 100000])
 def test_chunks_above_the_limit(small: ServerProcess, size: int) -> None:
-    data = f"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{size:x}\r\n" + "x" * size + "\r\n0\r\n\r\n"
+    data = (
+        f"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{size:x}\r\n" + "x" * size + "\r\n0\r\n\r\n"
+    )
     refused(small, data, 413, whole=True)
 
 

@@ -72,7 +72,9 @@ def test_pipelined_requests_with_content_are_answered_in_order(server: ServerPro
             pieces.append(f"POST /{i} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n{body}")
         elif i % 3 == 1:
             chunk = f"{len(body):x}\r\n{body}\r\n" if body else ""
-            pieces.append(f"POST /{i} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}0\r\nX: y\r\n\r\n")
+            pieces.append(
+                f"POST /{i} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}0\r\nX: y\r\n\r\n"
+            )
         else:
             body = ""
             pieces.append(f"GET /{i} HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -116,7 +118,9 @@ def test_chunked_content_that_nobody_read_is_no_request(server: ServerProcess) -
     notes(server)
     inner = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
     with server.connect() as c:
-        c.send(f"POST /early HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{len(inner):x}\r\n{inner}\r\n0\r\n\r\n")
+        c.send(
+            f"POST /early HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{len(inner):x}\r\n{inner}\r\n0\r\n\r\n"
+        )
         c.get("/next")
         assert c.response().body == b"early"
         try:
@@ -222,7 +226,10 @@ def test_a_connection_without_a_byte_ends_without_a_word(server: ServerProcess) 
     assert "Traceback" not in server.log.text(mark)
 
 
-@pytest.mark.parametrize("sent", ["", "GET", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhell"])
+@pytest.mark.parametrize(
+    "sent",
+    ["", "GET", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhell"],
+)
 def test_reset_is_survived(server: ServerProcess, sent: str) -> None:
     for _ in range(20):
         server.connect().send(sent).reset()

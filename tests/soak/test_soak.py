@@ -44,7 +44,9 @@ def test_memory_stays_level(launch: Callable[..., ServerProcess]) -> None:
         levels.append(settled(server))
         rss.append(server.rss())
         fds.append(server.descriptors())
-    shown = f"rss {[r >> 10 for r in rss]} KiB, counts {levels}, descriptors {fds}, {[int(r) for r in rates]} requests/s"
+    shown = (
+        f"rss {[r >> 10 for r in rss]} KiB, counts {levels}, descriptors {fds}, {[int(r) for r in rates]} requests/s"
+    )
     print(shown)
     assert max(rss[1:]) - rss[0] < LEVEL, shown
     assert fds[-1] <= fds[0] + 2, shown  # a connection may be ending at that moment

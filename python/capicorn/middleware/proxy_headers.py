@@ -1,8 +1,8 @@
 """X-Forwarded-For and X-Forwarded-Proto, or Forwarded (RFC 7239), from proxies that are trusted.
 
 One kind counts, never a mixture: a proxy manages one and may pass the other on as the client made it up. `auto` takes
-the X-Forwarded fields when there is one of them, and Forwarded when there is none; proxies that set Forwarded and do not
-remove X-Forwarded-* need the setting `forwarded`.
+the X-Forwarded fields when there is one of them, and Forwarded when there is none; proxies that set Forwarded and do
+not remove X-Forwarded-* need the setting `forwarded`.
 
 The server itself calls `ProxyHeaders.resolve` for requests that carry such a field; the middleware is for
 applications that are served by something else, or that trust other proxies in one part of them.
