@@ -10,13 +10,15 @@ comes from the standard library's selector loop, which is the other base.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import selectors
 import signal
 import socket
 import sys
 import threading
 from asyncio import base_events, events, format_helpers, sslproto
-from collections.abc import Iterator, Mapping
+from asyncio.log import logger
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import _core
@@ -253,6 +255,52 @@ class Loop(_core.Loop, _SelectorEventLoop):
         )
         StreamTransport(self, rawsock, tls, None, extra, server)
         return tls._app_transport
+
+    # The standard library makes a task and a future for each connection it accepts; without TLS none is needed.
+
+    def _accept_connection(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        if sslcontext is None and _is_ours(sock):
+            for _ in range(backlog):
+                try:
+                    conn, address = sock.accept()
+                except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                    return
+                except OSError:
+                    break  # it comes again, and is dealt with, below
+                contextvars.copy_context().run(self._serve, protocol_factory, conn, address, server)
+            else:
+                return
+        accept: Any = super()._accept_connection
+        accept(protocol_factory, sock, sslcontext, server, backlog, *args, **kwargs)
+
+    def _serve(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], conn: socket.socket, address: Any, server: Any
+    ) -> None:
+        if self._debug:
+            logger.debug("%r got a new connection from %r: %r", server, address, conn)
+        protocol = None
+        try:
+            conn.setblocking(False)
+            protocol = protocol_factory()
+            self._make_socket_transport(conn, protocol, extra={"peername": address}, server=server)
+        except BaseException as exc:
+            conn.close()
+            if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+                raise
+            if self._debug:
+                context = {"message": "Error on transport creation for incoming connection", "exception": exc}
+                if protocol is not None:
+                    context["protocol"] = protocol
+                self.call_exception_handler(context)
 
     # A socket that is closed under one of these calls stays open until it ends.
 

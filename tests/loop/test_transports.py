@@ -566,3 +566,46 @@ def test_tls_over_it(loop: Loop, tls_contexts: tuple[ssl.SSLContext, ssl.SSLCont
         await asyncio.sleep(0.01)
 
     loop.run_until_complete(main())
+
+
+def test_accepting(loop: Loop) -> None:
+    """Each connection has a context of its own; a factory that fails costs its connection only."""
+    var: contextvars.ContextVar[int] = contextvars.ContextVar("var", default=0)
+    errors: list[str] = []
+    seen: list[tuple[str, int]] = []
+    loop.set_debug(True)
+    loop.set_exception_handler(lambda loop, context: errors.append(context["message"]))
+
+    class Answers(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            seen.append(("made", var.get()))
+            self.transport.write(b"hello")
+            self.transport.close()
+
+    def factory() -> Answers:
+        seen.append(("factory", var.get()))
+        var.set(len(seen))
+        if len(seen) == 3:
+            raise LookupError
+        return Answers()
+
+    async def ask(port: int) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            return await reader.read()
+        finally:
+            writer.close()
+
+    async def main() -> None:
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        assert await ask(port) == b"hello"
+        assert await ask(port) == b""
+        assert await ask(port) == b"hello"
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
+    assert seen == [("factory", 0), ("made", 1), ("factory", 0), ("factory", 0), ("made", 4)]
+    assert errors == ["Error on transport creation for incoming connection"]
