@@ -87,7 +87,7 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     memset(self->guard, 0, sizeof *self->guard);
     if ((self->reactor = cap_reactor_acquire(st, loop)) == NULL)
         goto fail;
-    if (self->reactor->beat == NULL) { /* another server in the same loop has its own guard */
+    if (set.warn != 0 && self->reactor->beat == NULL) { /* another server in the same loop has its own guard */
         self->reactor->beat = &self->guard->beat;
         self->attached = true;
     }
