@@ -8,7 +8,7 @@ READY = $(VENV)/.ready
 # What to test: K is a pattern of pytest's -k, ARGS are further arguments, folders for instance.
 K ?=
 ARGS ?=
-PYTEST = $(PY) -m pytest -q $(if $(K),-k '$(K)') $(if $(CI),-p no:cacheprovider --tb=short --maxfail=100)
+PYTEST = $(PY) -m pytest -q $(if $(K),-k '$(K)') $(if $(CI),-p no:cacheprovider --tb=short --maxfail=100 --reruns 1)
 # Seconds and target of `make fuzz`.
 S ?= 60
 T ?=
