@@ -116,6 +116,11 @@ def _is_ours(sock: socket.socket) -> bool:
     return NATIVE_STREAMS and issubclass(type(sock), socket.socket)
 
 
+def _in(context: contextvars.Context | None, *args: Any) -> StreamTransport:
+    """A StreamTransport whose callbacks run in a copy of `context`; None: of the current one."""
+    return StreamTransport(*args) if context is None else context.copy().run(StreamTransport, *args)
+
+
 def _run_handle(handle: asyncio.Handle) -> None:
     """Runs an asyncio.Handle that somebody else made."""
     if not handle.cancelled():
@@ -212,11 +217,12 @@ class Loop(_core.Loop, _SelectorEventLoop):
         *,
         extra: dict[str, Any] | None = None,
         server: Any = None,
+        **context: Any,  # 3.15
     ) -> Any:
         _set_no_delay(sock)
         if _is_ours(sock):
-            return StreamTransport(self, sock, protocol, waiter, extra, server)
-        return super()._make_socket_transport(sock, protocol, waiter, extra=extra, server=server)
+            return _in(context.get("context"), self, sock, protocol, waiter, extra, server)
+        return super()._make_socket_transport(sock, protocol, waiter, extra=extra, server=server, **context)
 
     def _make_ssl_transport(
         self,
@@ -244,6 +250,7 @@ class Loop(_core.Loop, _SelectorEventLoop):
                 server=server,
                 **timeouts,
             )
+        context = timeouts.pop("context", None)  # 3.15
         tls = sslproto.SSLProtocol(
             self,
             protocol,
@@ -253,7 +260,7 @@ class Loop(_core.Loop, _SelectorEventLoop):
             server_hostname,
             **timeouts,
         )
-        StreamTransport(self, rawsock, tls, None, extra, server)
+        _in(context, self, rawsock, tls, None, extra, server)
         return tls._app_transport
 
     # The standard library makes a task and a future for each connection it accepts; without TLS none is needed.
@@ -268,7 +275,7 @@ class Loop(_core.Loop, _SelectorEventLoop):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        if sslcontext is None and _is_ours(sock):
+        if sslcontext is None and _is_ours(sock) and len(args) <= 2 and kwargs.get("context") is None:
             for _ in range(backlog):
                 try:
                     conn, address = sock.accept()
