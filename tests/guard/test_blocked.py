@@ -147,3 +147,18 @@ def test_workers_have_guards_of_their_own(guarded: Launch) -> None:
     for thread in threads:
         thread.join()
     assert server.stop() == 0
+
+
+def test_hundreds_of_blocks_leave_nothing_behind(guarded: Launch) -> None:
+    server = guarded("--block-warn", "0.005", "--no-access-log", health=False)
+    with server.connect() as client:
+        client.get("/sleep?0.02").response()
+        server.log.wait_for("Event loop was blocked")
+        descriptors = server.descriptors()
+        for _ in range(300):
+            assert client.get("/sleep?0.012").response().status == 200
+        assert server.descriptors() == descriptors
+    assert server.threads() <= 3  # the loop's, the guard's, and one reporter's at most
+    text = server.log.text()
+    assert text.count("Event loop blocked") > 250
+    assert server.stop() == 0
