@@ -1,9 +1,7 @@
 /* A connection's life: input to requests, states, timeouts, the end. */
 #include "asgi/conn.h"
 
-#include <arpa/inet.h>
 #include <assert.h>
-#include <netinet/in.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -38,23 +36,12 @@ static const unsigned allowed[CAP_CONN_STATES] = {
     [CAP_CONN_CLOSED] = 0,
 };
 
-static const char *const phrase[CAP_CONN_STATES] = {
-    [CAP_CONN_IDLE] = "idle",
-    [CAP_CONN_READING] = "reading request fields",
-    [CAP_CONN_RUNNING] = "running a request",
-    [CAP_CONN_UPGRADED] = "speaking WebSocket",
-    [CAP_CONN_DRAINING] = "dropping unread content",
-    [CAP_CONN_FLUSHING] = "sending the last bytes",
-    [CAP_CONN_LINGERING] = "waiting for the client's end",
-    [CAP_CONN_CLOSING] = "closing",
-    [CAP_CONN_CLOSED] = "closed",
-};
-
 /* The only place that writes c->state. */
 static void
 conn_goto(cap_conn *c, cap_conn_state to)
 {
     assert(allowed[c->state] & (1u << to));
+    (void)allowed; /* without assertions it is documentation */
     c->state = (uint8_t)to;
 }
 
@@ -989,164 +976,4 @@ cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
         return;
     due_in(c, &c->due_read, s->set.timeout_first_byte);
     cap_conn_update_reading(c);
-}
-
-/* --- addresses --------------------------------------------------------------------------- */
-
-PyObject *
-cap_address_object(const struct sockaddr_storage *addr)
-{
-    char text[INET6_ADDRSTRLEN];
-    const void *ip;
-    unsigned port;
-    if (addr->ss_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)addr;
-        ip = &in->sin_addr;
-        port = ntohs(in->sin_port);
-    } else if (addr->ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
-        ip = &in6->sin6_addr;
-        port = ntohs(in6->sin6_port);
-    } else {
-        Py_RETURN_NONE;
-    }
-    if (inet_ntop(addr->ss_family, ip, text, sizeof text) == NULL)
-        Py_RETURN_NONE;
-    return Py_BuildValue("(sI)", text, port);
-}
-
-PyObject *
-cap_conn_client(cap_conn *c)
-{
-    if (c->client == NULL) {
-        struct sockaddr_storage addr;
-        socklen_t len = sizeof addr;
-        if (c->unix_socket ||
-            getpeername(cap_stream_fd(c->io), (struct sockaddr *)&addr, &len) < 0)
-            c->client = Py_NewRef(Py_None);
-        else if ((c->client = cap_address_object(&addr)) == NULL)
-            return NULL;
-    }
-    return Py_NewRef(c->client);
-}
-
-PyObject *
-cap_conn_server_address(cap_conn *c)
-{
-    if (c->address == NULL) {
-        struct sockaddr_storage addr;
-        socklen_t len = sizeof addr;
-        if (getsockname(cap_stream_fd(c->io), (struct sockaddr *)&addr, &len) < 0)
-            c->address = Py_NewRef(Py_None);
-        else if ((c->address = cap_address_object(&addr)) == NULL)
-            return NULL;
-    }
-    return Py_NewRef(c->address);
-}
-
-const char *
-cap_conn_peer_text(cap_conn *c, char out[64])
-{
-    PyObject *client = cap_conn_client(c);
-    const char *host;
-    if (client == NULL || client == Py_None || !PyTuple_Check(client) ||
-        (host = PyUnicode_AsUTF8(PyTuple_GET_ITEM(client, 0))) == NULL) {
-        PyErr_Clear();
-        PyOS_snprintf(out, 64, "unix socket");
-    } else {
-        PyOS_snprintf(out, 64, "%.46s:%ld", host, PyLong_AsLong(PyTuple_GET_ITEM(client, 1)));
-    }
-    Py_XDECREF(client);
-    return out;
-}
-
-/* --- the type ---------------------------------------------------------------------------- */
-
-static int
-conn_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    cap_conn *c = (cap_conn *)self;
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(c->server);
-    Py_VISIT(c->request);
-    Py_VISIT(c->tls_info);
-    return 0;
-}
-
-static void
-conn_dealloc(PyObject *self)
-{
-    cap_conn *c = (cap_conn *)self;
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    assert(c->state == CAP_CONN_CLOSED && !c->deferred.queued);
-    cap_buffer_free(&c->in);
-    cap_buffer_free(&c->out);
-    Py_XDECREF(c->client);
-    Py_XDECREF(c->address);
-    Py_XDECREF(c->tls_info);
-    Py_XDECREF(c->request);
-    Py_DECREF(c->server);
-    cap_count.connections--;
-    PyObject_GC_Del(self);
-    Py_DECREF(type);
-}
-
-static PyObject *
-conn_get_client(PyObject *self, void *Py_UNUSED(closure))
-{
-    cap_conn *c = (cap_conn *)self;
-    return cap_conn_open(c) ? cap_conn_client(c) : Py_NewRef(c->client ? c->client : Py_None);
-}
-
-static PyObject *
-conn_get_state(PyObject *self, void *Py_UNUSED(closure))
-{
-    cap_conn *c = (cap_conn *)self;
-    if (c->state == CAP_CONN_IDLE && cap_conn_unsent(c) != 0)
-        return PyUnicode_FromString(phrase[CAP_CONN_FLUSHING]);
-    return PyUnicode_FromString(phrase[c->state]);
-}
-
-static PyObject *
-conn_close_method(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    cap_conn_close((cap_conn *)self, false);
-    Py_RETURN_NONE;
-}
-
-static PyGetSetDef conn_getset[] = {
-    {"client", conn_get_client, NULL, "(host, port), or None on a unix socket.", NULL},
-    {"state", conn_get_state, NULL, "What it is doing, in words.", NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyMethodDef conn_methods[] = {
-    {"close", conn_close_method, METH_NOARGS, "close()\n--\n\nEnd the connection at once."},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyType_Slot conn_slots[] = {
-    {Py_tp_dealloc, conn_dealloc},
-    {Py_tp_traverse, conn_traverse},
-    {Py_tp_getset, conn_getset},
-    {Py_tp_methods, conn_methods},
-    {0, NULL},
-};
-
-static PyType_Spec conn_spec = {
-    .name = "capicorn._core.Connection",
-    .basicsize = sizeof(cap_conn),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = conn_slots,
-};
-
-int
-cap_conn_type_init(PyObject *module, cap_state *st)
-{
-    st->type.Connection = (PyTypeObject *)PyType_FromModuleAndSpec(module, &conn_spec, NULL);
-    if (st->type.Connection == NULL)
-        return -1;
-    return PyModule_AddType(module, st->type.Connection);
 }

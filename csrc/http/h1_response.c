@@ -157,7 +157,7 @@ cap_h1_lower(char *out, const char *name, size_t len)
 size_t
 cap_h1_chunk_line(char *out, size_t chunk_len)
 {
-    static const char hex[16] = "0123456789abcdef";
+    static const char hex[] = "0123456789abcdef";
     size_t digits = 1;
     while (digits < 16 && (uint64_t)chunk_len >> (4 * digits) != 0)
         digits++;
