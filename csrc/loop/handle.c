@@ -247,7 +247,8 @@ end_cancel_waits(cap_handle *h)
     }
 }
 
-/* The callback raised what is set now. 0 when the loop's handler has it. */
+/* The callback raised what is set now. 0 when the loop's handler has it, or had no memory
+   to take it: the other callbacks must not suffer for that. */
 static int
 failed(cap_handle *h)
 {
@@ -256,6 +257,12 @@ failed(cap_handle *h)
         return -1;
     PyObject *exc = cap_err_take();
     PyObject *done = PyObject_CallMethod((PyObject *)h->loop, "_callback_failed", "OO", h, exc);
+    if (done == NULL && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyErr_WriteUnraisable(NULL); /* the second error */
+        cap_err_restore(exc);
+        PyErr_WriteUnraisable(NULL);
+        return 0;
+    }
     Py_DECREF(exc);
     Py_XDECREF(done);
     return done != NULL ? 0 : -1;

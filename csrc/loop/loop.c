@@ -174,20 +174,23 @@ run_queue(cap_loop *self, cap_ready *q)
     return rc;
 }
 
-static int
+/* Without memory for a longer queue a timer stays where it is, and is due again in the next
+   turn, when what is queued now has run. */
+static void
 queue_due_timers(cap_loop *self)
 {
     if (self->timers.len == 0)
-        return 0;
+        return;
     double end = now() + CLOCK_RESOLUTION;
     cap_timer *timer;
     while ((timer = cap_timer_heap_first(&self->timers)) != NULL && timer->when < end) {
-        if (cap_ready_push(&self->ready, &timer->base) < 0)
-            return -1;
+        if (cap_ready_push(&self->ready, &timer->base) < 0) {
+            PyErr_Clear();
+            return;
+        }
         cap_timer_heap_remove(&self->timers, timer);
         Py_DECREF((PyObject *)timer);
     }
-    return 0;
 }
 
 /* An error that came up where it could not be raised. */
@@ -221,10 +224,12 @@ turn(cap_loop *self)
     if (uv_is_active((uv_handle_t *)&self->uv->idle))
         uv_idle_stop(&self->uv->idle);
     /* The wake-up descriptor ended the sleep: now the handlers of signal.signal(). */
-    if (check_fatal(self) == 0 && PyErr_CheckSignals() == 0 && run_queue(self, &self->io) == 0 &&
-        queue_due_timers(self) == 0 && run_queue(self, &self->ready) == 0) {
-        cap_reactor_run_deferred(r);
-        rc = check_fatal(self);
+    if (check_fatal(self) == 0 && PyErr_CheckSignals() == 0 && run_queue(self, &self->io) == 0) {
+        queue_due_timers(self);
+        if (run_queue(self, &self->ready) == 0) {
+            cap_reactor_run_deferred(r);
+            rc = check_fatal(self);
+        }
     }
     r->running = was_running;
     return rc;

@@ -38,6 +38,9 @@ HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TICK = 0.1
 """Seconds between two calls of on_tick()."""
 
+PATIENCE = 100
+"""So many ticks in a row may fail for want of memory."""
+
 POLL = 0.015
 """Seconds between two looks at the connections that are left, at shutdown."""
 
@@ -221,12 +224,18 @@ class Server:
 
     async def main_loop(self) -> None:
         """Call on_tick() every tenth of a second until it says that it is time to end."""
-        counter = 0
+        counter = failures = 0
         should_exit = await self.on_tick(counter)
         while not should_exit:
             counter = (counter + 1) % 864000
-            await self._pause(TICK)
-            should_exit = await self.on_tick(counter)
+            try:
+                await self._pause(TICK)
+                should_exit = await self.on_tick(counter)
+                failures = 0
+            except MemoryError:  # no reason to end; but without any memory we could not even wait
+                failures += 1
+                if failures == PATIENCE:
+                    raise
 
     async def on_tick(self, counter: int) -> bool:
         """Is it time to end? Calls callback_notify when that is due."""
