@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CAP_BEAT_METHOD 24 /* octets that are kept; the rest is cut */
 #define CAP_BEAT_PATH 232
@@ -19,6 +20,9 @@ typedef struct cap_beat {
     /* ms of CLOCK_MONOTONIC at which what runs now began; 0: the loop sleeps. */
     _Alignas(64) _Atomic uint64_t since;
     _Atomic uint32_t wants_gil; /* woken, and waits for the GIL since then */
+    /* The watcher sleeps too, until the next turn writes an octet to `rouse`. */
+    _Atomic uint32_t dozing;
+    int rouse;                  /* set once, before anything beats */
     /* The request whose step runs. Even: whole; odd: it is being written. */
     _Atomic uint32_t seq;
     _Atomic uint32_t lengths;   /* of the method, and << 16 of the path; 0: there is none */
@@ -30,6 +34,10 @@ static inline void
 cap_beat_awake(cap_beat *b, uint64_t ms)
 {
     atomic_store_explicit(&b->since, ms, memory_order_relaxed);
+    /* No fence in between: who dozes looks at `since` once more, a while after it said so. */
+    if (atomic_load_explicit(&b->dozing, memory_order_relaxed) != 0 &&
+        atomic_exchange(&b->dozing, 0) != 0)
+        (void)!write(b->rouse, "", 1);
 }
 
 static inline void

@@ -49,13 +49,13 @@ static PyObject *
 guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"loop",      "report",      "warn",  "fd",
-                            "health_fd", "health_path", "board", NULL};
+                            "health_fd", "health_path", "board", "slot", NULL};
     PyObject *loop, *callable, *board = Py_None;
     double warn = 1.0;
-    int fd = -1, health_fd = -1;
+    int fd = -1, health_fd = -1, slot = -1;
     const char *path = "";
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$diisO:Guard", names, &loop, &callable,
-                                     &warn, &fd, &health_fd, &path, &board))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$diisOi:Guard", names, &loop, &callable,
+                                     &warn, &fd, &health_fd, &path, &board, &slot))
         return NULL;
     cap_state *st = PyType_GetModuleState(type);
     cap_guard_config set = {
@@ -69,8 +69,16 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     strcpy(set.health.path, path);
-    if (board != Py_None && (set.health.board = cap_scoreboard_of(st, board)) == NULL)
-        return NULL;
+    if (board != Py_None) {
+        cap_board *memory = cap_scoreboard_of(st, board);
+        if (memory == NULL)
+            return NULL;
+        set.health.board = memory;
+        if (slot >= 0 && (uint32_t)slot < memory->slots) {
+            set.board = memory;
+            set.slot = (uint32_t)slot;
+        }
+    }
     guard_object *self = (guard_object *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
@@ -87,7 +95,8 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     memset(self->guard, 0, sizeof *self->guard);
     if ((self->reactor = cap_reactor_acquire(st, loop)) == NULL)
         goto fail;
-    if (set.warn != 0 && self->reactor->beat == NULL) { /* another server in the same loop has its own guard */
+    /* Another server in the same loop has its own guard. */
+    if ((set.warn != 0 || set.board != NULL) && self->reactor->beat == NULL) {
         self->reactor->beat = &self->guard->beat;
         self->attached = true;
     }

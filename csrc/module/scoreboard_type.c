@@ -189,14 +189,15 @@ board_read(PyObject *op, PyObject *arg)
     PyObject *since = beat == 0 ? Py_NewRef(Py_None)
                                 : PyFloat_FromDouble(now > beat ? (double)(now - beat) / 1000 : 0.0);
     return Py_BuildValue(
-        "{sI ss sN sd sI sI sK sK sI sI sI}", "pid", (unsigned)atomic_load(&s->pid), "state",
+        "{sI ss sN sd sI sI sK sK sI sI sI sO}", "pid", (unsigned)atomic_load(&s->pid), "state",
         state < CAP_SLOT_STATES ? state_names[state] : "unknown", "beat_age", since, "age",
         started != 0 && now > started ? (double)(now - started) / 1000 : 0.0, "connections",
         (unsigned)atomic_load(&s->connections), "requests", (unsigned)atomic_load(&s->requests),
         "total_requests", (unsigned long long)atomic_load(&s->total_requests), "total_connections",
         (unsigned long long)atomic_load(&s->total_connections), "threads",
         (unsigned)atomic_load(&s->threads), "threads_busy", (unsigned)atomic_load(&s->threads_busy),
-        "threads_queued", (unsigned)atomic_load(&s->threads_queued));
+        "threads_queued", (unsigned)atomic_load(&s->threads_queued), "late",
+        atomic_load(&s->late) != 0 ? Py_True : Py_False);
 }
 
 static PyObject *

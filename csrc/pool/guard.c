@@ -10,8 +10,6 @@
 #include <unistd.h>
 
 #define STACK (256 * 1024)
-/* ms between two looks while the loop is blocked: how precisely its end is known. */
-#define CLOSE_LOOK 5
 #define FOREVER UINT64_MAX
 
 /* pthread_create with all signals blocked: those of CPython's handlers have to wake the
@@ -76,6 +74,13 @@ typedef struct watch {
     uint64_t blocked;   /* the `since` of the block that is reported; 0: there is none */
     uint64_t announce;  /* when to say it without Python; FOREVER: done */
     bool doubted;       /* we were late ourselves, and look twice */
+
+    uint64_t late_due;  /* when to look again whether the loop is late; FOREVER: never */
+    uint64_t late;      /* the `since` of the turn that is; 0: none is */
+    uint64_t same_since, same_seq; /* of the beat when it was last seen to change, */
+    uint64_t same_at;   /* ... which was then */
+    uint64_t busy_at;   /* when the loop was last seen awake */
+    bool dozing;        /* the beat says so; next we sleep */
 } watch;
 
 /* The logger's default shape, in one write(2) that cannot wait: a pipe that is ready
@@ -162,7 +167,7 @@ look(cap_guard *g, watch *w, uint64_t now)
                 announce(g, &block, now);
             w->announce = FOREVER;
         }
-        w->due = now + CLOSE_LOOK;
+        w->due = now + CAP_GUARD_CLOSE_LOOK;
         return;
     }
     if (w->blocked != 0)
@@ -184,9 +189,91 @@ look(cap_guard *g, watch *w, uint64_t now)
         return;
     }
     w->doubted = false;
-    w->due = now + CLOSE_LOOK;
+    w->due = now + CAP_GUARD_CLOSE_LOOK;
     if (reporter_is_free(g))
         begin_block(g, w, since, now);
+}
+
+/* ---- lateness ---- */
+
+static void
+tell_late(cap_guard *g, watch *w, uint64_t since)
+{
+    if ((w->late != 0) != (since != 0))
+        atomic_store(&g->set.board->slot[g->set.slot].late, since != 0);
+    w->late = since;
+}
+
+/* A turn that goes from request to request is not late before long; one that stays in a step
+   is soon. `seq` of the beat changes with each step. */
+static bool
+is_late(watch *w, uint64_t since, uint64_t seq, uint64_t now)
+{
+    if (since != w->same_since || seq != w->same_seq) {
+        w->same_since = since;
+        w->same_seq = seq;
+        w->same_at = now;
+    }
+    if (since == 0 || since > now)
+        return false;
+    return now - since >= CAP_GUARD_LONG_TURN || since == w->late ||
+           (now - since >= CAP_GUARD_LATE && now - w->same_at >= CAP_GUARD_LOOK - 1);
+}
+
+static void
+look_late(cap_guard *g, watch *w, uint64_t now)
+{
+    uint64_t since = atomic_load_explicit(&g->beat.since, memory_order_relaxed);
+    uint64_t seq = atomic_load_explicit(&g->beat.seq, memory_order_relaxed);
+    bool watching = atomic_load_explicit(&g->watching, memory_order_relaxed);
+    if (since != 0)
+        w->busy_at = now;
+    bool late = is_late(w, watching ? since : 0, seq, now);
+    tell_late(g, w, late ? since : 0);
+    if (late) {
+        w->late_due = now + CAP_GUARD_CLOSE_LOOK;
+        return;
+    }
+    if (w->dozing) { /* said a look ago; since then the loop has not run */
+        w->late_due = FOREVER;
+        w->due = FOREVER;
+        return;
+    }
+    if (since == 0 && now - w->busy_at >= CAP_GUARD_DOZE && w->blocked == 0) {
+        w->dozing = true;
+        atomic_store(&g->beat.dozing, 1);
+        w->late_due = now + CAP_GUARD_LOOK;
+        return;
+    }
+    if (!watching || !cap_board_has_siblings(g->set.board, g->set.slot)) {
+        w->late_due = now + CAP_GUARD_SELDOM;
+        return;
+    }
+    w->late_due = now + CAP_GUARD_LOOK;
+    if (since != 0 && since + CAP_GUARD_LATE > now && since + CAP_GUARD_LATE < w->late_due)
+        w->late_due = since + CAP_GUARD_LATE;
+}
+
+/* The loop woke us, or nobody did: is our doze over? */
+static void
+end_doze(cap_guard *g, watch *w, uint64_t now)
+{
+    if (!w->dozing || (atomic_load(&g->beat.dozing) != 0 && atomic_load(&g->beat.since) == 0))
+        return;
+    atomic_store(&g->beat.dozing, 0);
+    w->dozing = false;
+    w->busy_at = now;
+    w->late_due = now;
+    w->due = g->set.warn != 0 ? now + g->set.warn : FOREVER;
+}
+
+/* Read what woke us; false: it is the end. */
+static bool
+drain(int fd)
+{
+    char octets[64];
+    ssize_t n = read(fd, octets, sizeof octets);
+    return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
 static void *
@@ -195,24 +282,32 @@ guard(void *arg)
     cap_guard *g = arg;
     cap_responder responder; /* 70 KiB of our stack */
     struct pollfd p[CAP_HEALTH_CONNECTIONS + 2];
-    watch w = {.due = g->set.warn != 0 ? cap_board_now() + g->set.warn : FOREVER};
+    uint64_t now = cap_board_now();
+    watch w = {.due = g->set.warn != 0 ? now + g->set.warn : FOREVER,
+               .late_due = g->set.board != NULL ? now : FOREVER, .busy_at = now};
     cap_responder_init(&responder, &g->set.health);
     for (;;) {
-        uint64_t due = w.due;
+        uint64_t due = w.due < w.late_due ? w.due : w.late_due;
         p[0] = (struct pollfd){.fd = g->wake[0], .events = POLLIN};
         size_t n = cap_responder_poll(&responder, p + 1, &due);
-        uint64_t now = cap_board_now();
+        now = cap_board_now();
         int wait = due == FOREVER ? -1 : due <= now ? 0 : due - now > 60000 ? 60000 : (int)(due - now);
         if (poll(p, n + 1, wait) < 0)
             for (size_t i = 0; i <= n; i++)
                 p[i].revents = 0;
-        if (p[0].revents != 0)
+        if (p[0].revents != 0 && !drain(g->wake[0]))
             break;
         now = cap_board_now();
         cap_responder_serve(&responder, p + 1, n, now);
+        end_doze(g, &w, now);
+        if (now >= w.late_due)
+            look_late(g, &w, now);
         if (now >= w.due)
             look(g, &w, now);
     }
+    atomic_store(&g->beat.dozing, 0);
+    if (g->set.board != NULL)
+        tell_late(g, &w, 0);
     cap_responder_close(&responder);
     pthread_mutex_lock(&g->lock);
     g->stopping = true;
@@ -231,8 +326,10 @@ open_pipe(int fd[2])
 {
     if (pipe(fd) < 0)
         return errno;
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
         (void)fcntl(fd[i], F_SETFD, FD_CLOEXEC);
+        (void)fcntl(fd[i], F_SETFL, O_NONBLOCK);
+    }
     return 0;
 }
 
@@ -248,6 +345,7 @@ cap_guard_start(cap_guard *g, const cap_guard_config *config)
         goto no_cond;
     if ((rc = open_pipe(g->wake)) != 0)
         goto no_pipe;
+    g->beat.rouse = g->wake[1];
     if ((rc = start_thread(&g->thread, STACK, guard, g)) != 0)
         goto no_thread;
     g->pid = getpid();

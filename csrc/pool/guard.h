@@ -1,7 +1,7 @@
 /* The guard: a native thread beside an event loop. It sees from the loop's beat
-   (base/beat.h) when a callback keeps the loop from turning, has that reported while it
-   lasts and when it is over, and answers health checks (pool/responder.h) whatever the
-   loop does.
+   (base/beat.h) when a callback keeps the loop from turning, tells the worker's siblings at
+   once (`late` in its slot of the scoreboard), has it reported when it lasts and when it is
+   over, and answers health checks (pool/responder.h) whatever the loop does.
 
    It touches no Python object and no handle of the loop. The reports are made by
    `report`, in a thread that is started for each block and may wait for the GIL there as
@@ -17,6 +17,17 @@
 
 /* ms after which a report that has not begun is announced without Python. */
 #define CAP_GUARD_PATIENCE 200
+/* ms after which a loop is late that is in one step of one request, or in no request's ... */
+#define CAP_GUARD_LATE 20
+/* ... and a turn that is made of many steps. */
+#define CAP_GUARD_LONG_TURN 100
+/* ms between two looks that find the loop late soon enough; while it is late; and when there
+   is no sibling to tell. */
+#define CAP_GUARD_LOOK (CAP_GUARD_LATE / 2)
+#define CAP_GUARD_CLOSE_LOOK 5
+#define CAP_GUARD_SELDOM 1000
+/* ms of sleep of the loop after which the guard sleeps too, until the loop wakes it. */
+#define CAP_GUARD_DOZE 250
 
 typedef struct cap_guard cap_guard;
 
@@ -36,6 +47,8 @@ typedef struct cap_guard_config {
     void (*report)(void *context, cap_guard *g, const cap_block *block);
     void *context;
     cap_health health;
+    cap_board *board;  /* whose slot says when the loop is late; NULL: there are no siblings */
+    uint32_t slot;
 } cap_guard_config;
 
 struct cap_guard {
@@ -47,7 +60,8 @@ struct cap_guard {
 
     pthread_t thread;
     pid_t pid;             /* where the thread runs; 0: it does not */
-    int wake[2];           /* a pipe: ends the guard's poll */
+    int wake[2];           /* a pipe: ends the guard's poll. An octet: the loop wakes it from
+                              its doze; the end: stop */
 
     /* The reporter; under the lock. */
     pthread_mutex_t lock;

@@ -117,9 +117,43 @@ cap_board_take(cap_board *b, uint32_t index, cap_slot_state state)
     atomic_store(&s->threads, 0);
     atomic_store(&s->threads_busy, 0);
     atomic_store(&s->threads_queued, 0);
+    atomic_store(&s->late, 0);
     if (state != CAP_SLOT_FREE && atomic_load(&b->used) <= index)
         atomic_store(&b->used, index + 1);
     atomic_store(&s->state, state);
+}
+
+static bool
+is_free(const cap_slot *s, uint64_t now)
+{
+    return atomic_load_explicit(&s->late, memory_order_relaxed) == 0 &&
+           atomic_load_explicit(&s->beat, memory_order_relaxed) + CAP_BOARD_ABSENT_MS >= now;
+}
+
+static bool
+serves(const cap_slot *s)
+{
+    return atomic_load_explicit(&s->state, memory_order_relaxed) == CAP_SLOT_SERVING;
+}
+
+bool
+cap_board_sibling_free(const cap_board *b, uint32_t index, uint64_t now)
+{
+    uint32_t used = atomic_load_explicit(&b->used, memory_order_relaxed);
+    for (uint32_t i = 0; i < used && i < b->slots; i++)
+        if (i != index && serves(&b->slot[i]) && is_free(&b->slot[i], now))
+            return true;
+    return false;
+}
+
+bool
+cap_board_has_siblings(const cap_board *b, uint32_t index)
+{
+    uint32_t used = atomic_load_explicit(&b->used, memory_order_relaxed);
+    for (uint32_t i = 0; i < used && i < b->slots; i++)
+        if (i != index && serves(&b->slot[i]))
+            return true;
+    return false;
 }
 
 bool
@@ -129,18 +163,20 @@ cap_board_may_accept(const cap_board *b, uint32_t index, uint64_t now)
     uint64_t own = 0, sum = 0, serving = 0;
     for (uint32_t i = 0; i < used && i < b->slots; i++) {
         const cap_slot *s = &b->slot[i];
-        if (atomic_load_explicit(&s->state, memory_order_relaxed) != CAP_SLOT_SERVING)
+        if (!serves(s))
             continue;
         uint64_t n = atomic_load_explicit(&s->connections, memory_order_relaxed);
         if (i == index)
             own = n;
-        else if (atomic_load_explicit(&s->beat, memory_order_relaxed) + CAP_BOARD_ABSENT_MS < now)
+        else if (!is_free(s, now))
             continue;
         sum += n;
         serving++;
     }
     if (serving <= 1)
         return true;
+    if (index < b->slots && atomic_load_explicit(&b->slot[index].late, memory_order_relaxed) != 0)
+        return false;
     uint64_t mean = sum / serving;
     return own < mean + CAP_BOARD_SLACK(mean);
 }

@@ -41,6 +41,7 @@ typedef struct cap_slot {
     _Atomic uint32_t threads;    /* for synchronous work: how many there may be, */
     _Atomic uint32_t threads_busy;
     _Atomic uint32_t threads_queued;
+    _Atomic uint32_t late;       /* its loop's turn lasts too long: its guard says so */
 } cap_slot;
 
 typedef struct cap_board {
@@ -72,8 +73,14 @@ void cap_board_take(cap_board *b, uint32_t index, cap_slot_state state);
 /* A worker whose loop has not run for so long takes no connection: it does not count. */
 #define CAP_BOARD_ABSENT_MS 3000
 
+/* Does another worker than that of slot `index` serve, and can take what comes? One whose
+   loop is late, or has not run for CAP_BOARD_ABSENT_MS, cannot. */
+bool cap_board_sibling_free(const cap_board *b, uint32_t index, uint64_t now);
+/* Does another one serve at all? */
+bool cap_board_has_siblings(const cap_board *b, uint32_t index);
+
 /* May the worker of slot `index` take one more connection now, or have its siblings
-   fewer? True when it serves alone. */
+   fewer, or is its own loop late and theirs are not? True when it serves alone. */
 bool cap_board_may_accept(const cap_board *b, uint32_t index, uint64_t now);
 
 #endif

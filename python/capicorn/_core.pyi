@@ -166,7 +166,7 @@ class Scoreboard:
         """The loop runs now; its numbers."""
     def read(self, index: int, /) -> dict[str, Any]:
         """pid, state, beat_age and age (seconds; beat_age None: no beat yet), connections, requests, total_requests,
-        total_connections, threads, threads_busy, threads_queued."""
+        total_connections, threads, threads_busy, threads_queued, late (its loop's turn lasts too long)."""
     def may_accept(self, index: int, /) -> bool: ...
     def end_with_parent(self, fd: int, seconds: int, /) -> None:
         """Kill this process so many seconds after the other end of the socket pair was closed, if it still lives."""
@@ -186,6 +186,7 @@ class Guard:
         health_fd: int = -1,
         health_path: str = "",
         board: Scoreboard | None = None,  # ready is when one of its workers serves; None: what set_ready says
+        slot: int = -1,  # of that board, which says when this worker's loop is late; -1: nobody has to know
     ) -> None: ...
     foreign: bool
     """The loop is not ours: expect() is its beat."""

@@ -47,6 +47,7 @@ class Guard:
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self.warn: float = config.block_warn
+        self.late = has_siblings(config)
         self.socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._where = ""
@@ -66,6 +67,7 @@ class Guard:
                 health_fd=-1 if self.socket is None else self.socket.fileno(),
                 health_path=path,
                 board=None if worker is None else worker.board,
+                slot=worker.slot if worker is not None and self.late else -1,
             )
         except BaseException:
             if self.socket is not None:
@@ -76,9 +78,9 @@ class Guard:
     def serving(self) -> None:
         """The application has started: now blocks count, and health checks say so."""
         self.native.set_ready(True)
-        if self.warn:
+        if self.warn or self.late:
             if self.native.foreign:
-                self._expect(min(self.warn / 4, 0.25))
+                self._expect(min(self.warn / 4 or 0.25, 0.05 if self.late else 0.25))
             self.native.watch(True)
 
     def stopping(self) -> None:
@@ -162,9 +164,14 @@ def _stacks(frames: dict[int, FrameType], without: set[int]) -> str:
 
 def make_guard(config: Config) -> Guard | None:
     """The guard that a configuration wants, if it wants one. Raises OSError."""
-    if not config.block_warn and config.health_bind is None:
+    if not config.block_warn and config.health_bind is None and not has_siblings(config):
         return None
     return Guard(config)
+
+
+def has_siblings(config: Config) -> bool:
+    """Are there other workers, who want to know when this one's loop is late?"""
+    return config.worker is not None and config.workers > 1
 
 
 def health_socket(address: str, shared: bool) -> socket.socket:

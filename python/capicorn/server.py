@@ -41,6 +41,9 @@ TICK = 0.1
 PATIENCE = 100
 """So many ticks in a row may fail for want of memory."""
 
+SELDOM = 1.0
+"""The same when nothing is looked at in it but should_exit, which wakes it: then the process may sleep."""
+
 POLL = 0.015
 """Seconds between two looks at the connections that are left, at shutdown."""
 
@@ -225,11 +228,15 @@ class Server:
     async def main_loop(self) -> None:
         """Call on_tick() every tenth of a second until it says that it is time to end."""
         counter = failures = 0
+        config = self.config
+        looks = config.callback_notify or config.service or config.limit_max_requests is not None
+        own = getattr(self.on_tick, "__func__", None) is not Server.on_tick
+        pause = TICK if looks or own else SELDOM
         should_exit = await self.on_tick(counter)
         while not should_exit:
             counter = (counter + 1) % 864000
             try:
-                await self._pause(TICK)
+                await self._pause(pause)
                 should_exit = await self.on_tick(counter)
                 failures = 0
             except MemoryError:  # no reason to end; but without any memory we could not even wait
