@@ -380,6 +380,7 @@ on_head(cap_conn *c, const cap_h1_head *h, const char *base, int memo)
     c->head_only = h->method.len == 4 && memcmp(base + h->method.off, "HEAD", 4) == 0;
     c->due_read = 0;
     s->total_requests++;
+    cap_tally_add(&s->tally->requests, 1);
     c->keep_alive = (h->flags & CAP_H1_KEEP_ALIVE) != 0;
     if (s->set.limit_concurrency != 0 && s->request_count >= s->set.limit_concurrency) {
         cap_server_log(s, CAP_LOG_WARNING, NULL, "Exceeded concurrency limit.");
@@ -659,6 +660,8 @@ on_stream_read(cap_stream *stream, const char *data, ssize_t n)
     cap_reactor_enter(c->server->reactor);
     if (!cap_conn_open(c))
         return;
+    if (n > 0)
+        cap_tally_add(&c->server->tally->octets_in, (uint64_t)n);
     Py_INCREF(c);
     if (n < 0 || cap_server_loop_gone(c->server)) {
         cap_conn_close(c, false); /* reset, or timed out by the kernel */

@@ -114,6 +114,7 @@ cap_conn_flush(cap_conn *c)
 {
     if (c->out.len == 0 || !cap_conn_open(c))
         return;
+    cap_tally_add(&c->server->tally->octets_out, c->out.len);
     ssize_t n = 0;
     if (cap_stream_unwritten(c->io) == 0) {
         uv_buf_t buf = buf_of(c->out.data, c->out.len);
@@ -191,6 +192,7 @@ cap_conn_put_object(cap_conn *c, const Py_buffer *view, const char *head, size_t
         taken = (size_t)n;
     }
     size_t out = c->out.len;
+    cap_tally_add(&c->server->tally->octets_out, out + len + tail_len);
     if (taken == out + len + tail_len) {
         c->out.len = 0;
         c->due_send = 0;

@@ -22,6 +22,7 @@ list_running(cap_request *r)
         s->first_request = r;
     s->last_request = r;
     s->request_count++;
+    cap_server_tell_requests(s);
     Py_INCREF(r); /* the list's */
 }
 
@@ -42,7 +43,33 @@ unlist_running(cap_request *r)
         s->last_request = r->prev;
     r->next = r->prev = NULL;
     s->request_count--;
+    cap_server_tell_requests(s);
+    if (r->listed >= 0) {
+        cap_worker_unlist(s->worker, r->listed);
+        r->listed = -1;
+    }
     Py_DECREF(r);
+}
+
+/* It goes on after its first step: show it in the scoreboard. Most requests never come here. */
+static void
+show(cap_request *r)
+{
+    cap_server *s = r->server;
+    if (s->worker == NULL || !r->running || r->listed >= 0 || !PyUnicode_IS_ASCII(r->method))
+        return;
+    r->listed = (int8_t)cap_worker_list(
+        s->worker, PyUnicode_DATA(r->method), (size_t)PyUnicode_GET_LENGTH(r->method),
+        PyBytes_AS_STRING(r->raw_path), (size_t)PyBytes_GET_SIZE(r->raw_path),
+        r->begun_ns / 1000000, r->ws != NULL);
+}
+
+void
+cap_request_count(cap_request *r)
+{
+    cap_tally *t = r->server->tally;
+    cap_tally_status(t, r->status);
+    cap_tally_duration(t, (uv_hrtime() - r->begun_ns) / 1000);
 }
 
 /* --- content -------------------------------------------------------------------------- */
@@ -99,8 +126,11 @@ cap_request_detach(cap_request *r, bool disconnected)
 {
     cap_conn *c = r->conn;
     r->conn = NULL;
-    if (disconnected)
+    if (disconnected) {
         r->disconnected = true;
+        if (r->response != CAP_RESPONSE_COMPLETE && r->ws == NULL)
+            cap_tally_add(&r->server->tally->aborted, 1);
+    }
     if (r->file != NULL) {
         cap_file_free(r->file);
         r->file = NULL;
@@ -189,6 +219,7 @@ cap_request_log(cap_request *r, bool at_start)
 static void
 log_exception(cap_request *r, PyObject *exc)
 {
+    cap_tally_add(&r->server->tally->errors, 1);
     cap_server_log(r->server, CAP_LOG_ERROR, exc, "Exception in ASGI application\n");
 }
 
@@ -212,11 +243,13 @@ end_response(cap_request *r)
                             true);
         if (r->conn == c) {
             r->response = CAP_RESPONSE_COMPLETE;
+            cap_tally_duration(r->server->tally, (uv_hrtime() - r->begun_ns) / 1000);
             cap_request_log(r, false);
         }
         if (r->conn == c && c->request == r)
             cap_conn_response_done(c);
     } else if (r->response != CAP_RESPONSE_COMPLETE) {
+        cap_request_count(r);
         cap_request_log(r, false);
         cap_conn_break(c);
     }
@@ -319,11 +352,12 @@ call_application(cap_request *r)
 static cap_request *
 step_begin(const cap_request *r)
 {
-    cap_beat *beat = r->server->reactor->beat;
+    cap_reactor *reactor = r->server->reactor;
+    cap_beat *beat = reactor->beat;
     if (beat == NULL)
         return NULL;
-    cap_request *outer = beat->owner;
-    beat->owner = (void *)r;
+    cap_request *outer = reactor->stepping;
+    reactor->stepping = (void *)r;
     if (PyUnicode_IS_ASCII(r->method))
         cap_beat_enter(beat, PyUnicode_DATA(r->method), (size_t)PyUnicode_GET_LENGTH(r->method),
                        PyBytes_AS_STRING(r->raw_path), (size_t)PyBytes_GET_SIZE(r->raw_path));
@@ -333,11 +367,11 @@ step_begin(const cap_request *r)
 static void
 step_end(const cap_request *r, cap_request *outer)
 {
-    cap_beat *beat = r->server->reactor->beat;
-    if (beat == NULL)
+    cap_reactor *reactor = r->server->reactor;
+    reactor->stepping = NULL; /* also when the beat is gone meanwhile */
+    if (reactor->beat == NULL)
         return;
-    cap_beat_leave(beat);
-    beat->owner = NULL;
+    cap_beat_leave(reactor->beat);
     if (outer != NULL)
         (void)step_begin(outer); /* alive: its step is below us on the stack */
 }
@@ -508,9 +542,8 @@ cap_request_new(cap_conn *c)
     r->st = c->st;
     r->server = (cap_server *)Py_NewRef((PyObject *)c->server);
     r->conn = (cap_conn *)Py_NewRef((PyObject *)c);
-    PyObject *log = c->server->access_log;
-    if (log != NULL && !cap_access_log_at_start((cap_access_log *)log))
-        r->begun_ns = uv_hrtime();
+    r->begun_ns = uv_hrtime();
+    r->listed = -1;
     PyObject_GC_Track(r);
     return r;
 }
@@ -531,6 +564,7 @@ cap_request_start(cap_request *r)
             r->task = task;
         else
             Py_DECREF(task);
+        show(r);
         return;
     }
     if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {

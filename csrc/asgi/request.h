@@ -44,6 +44,7 @@ typedef struct cap_request {
     PyObject *query;
     PyObject *headers; /* the scope's list */
     uint64_t begun_ns;
+    int8_t listed;   /* its number in the scoreboard; -1: none */
     uint8_t minor;
 
     /* The request's content, on its way to receive(). */
@@ -145,6 +146,8 @@ void cap_send_content_done(cap_request *r, bool last);
 int cap_send_start(cap_request *r, PyObject *message);
 int cap_send_body(cap_request *r, PyObject *message);
 
+/* Its response is out, or was cut: count it. */
+void cap_request_count(cap_request *r);
 /* One access-log line for r, if there is a log and it wants it now. */
 void cap_request_log(cap_request *r, bool at_start);
 

@@ -371,6 +371,7 @@ complete(cap_request *r)
 {
     cap_conn *c = r->conn;
     r->response = CAP_RESPONSE_COMPLETE;
+    cap_request_count(r);
     cap_request_log(r, false);
     if (r->conn == c)
         cap_conn_response_done(c);
@@ -896,6 +897,7 @@ cap_send_simple_with(cap_conn *c, int status, const char *text, bool close, cons
     size_t line_len, text_len = strlen(text);
     const char *line = cap_h1_status_line(status, &line_len);
     char rest[256];
+    cap_tally_status(c->server->tally, status);
     int n = PyOS_snprintf(rest, sizeof rest,
                           "content-type: text/plain; charset=utf-8\r\ncontent-length: %zu\r\n%s%s\r\n",
                           text_len, more, close ? "connection: close\r\n" : "");

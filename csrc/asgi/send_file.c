@@ -124,6 +124,7 @@ cap_file_pump(cap_request *r)
         ssize_t n = r->file == f ? send_direct(c, f) : 0;
         int err = n < 0 ? errno : 0;
         if (n > 0) {
+            cap_tally_add(&c->server->tally->octets_out, (uint64_t)n);
             f->left -= (size_t)n;
             turn += (size_t)n;
         }

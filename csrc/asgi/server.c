@@ -470,7 +470,32 @@ server_close(PyObject *self, PyObject *Py_UNUSED(ignored))
         s->spare_head = NULL;
     }
     cap_memo_clear(&s->memo);
+    if (s->beats && s->reactor->beat == &s->worker->beat)
+        s->reactor->beat = NULL;
+    s->beats = false;
     Py_RETURN_NONE;
+}
+
+void
+cap_server_show(cap_server *s, cap_board *board, uint32_t slot)
+{
+    cap_worker *w = cap_board_worker(board, slot);
+    if (s->beats)
+        s->reactor->beat = NULL;
+    s->beats = false;
+    if (s->tally == &s->own_tally)
+        cap_tally_merge(&w->tally, &s->own_tally);
+    s->board = board;
+    s->slot = slot;
+    s->shown = &board->slot[slot];
+    s->worker = w;
+    s->tally = &w->tally;
+    if (s->reactor->beat == NULL) { /* there is no guard, whose beat it would be */
+        s->reactor->beat = &w->beat;
+        s->beats = true;
+    }
+    cap_server_tell_connections(s, false);
+    cap_server_tell_requests(s);
 }
 
 /* --- making ----------------------------------------------------------------------------------------- */
@@ -648,6 +673,7 @@ server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (s == NULL)
         return NULL;
     s->st = st;
+    s->tally = &s->own_tally;
     s->objects = cap_objects_of(st);
     s->closed = true; /* until all is there: dealloc looks */
     s->loop = Py_NewRef(loop);

@@ -87,8 +87,13 @@ typedef struct cap_server {
     cap_server_listener *listeners;
 
     PyObject *board_owner;   /* Scoreboard or NULL */
-    cap_board *board;        /* its memory, or NULL: a process of its own */
-    uint32_t slot;           /* ours in it */
+    cap_board *board;        /* its memory, or NULL: nobody sees us */
+    uint32_t slot;           /* ours in it, */
+    cap_slot *shown;         /* ... that is this one, */
+    cap_worker *worker;      /* ... and this; or NULL */
+    cap_tally *tally;        /* what we count: the worker's, or */
+    cap_tally own_tally;
+    bool beats;              /* the reactor's beat is the worker's, for us */
 
     cap_wheel wheel;
     uv_timer_t *timer;       /* own memory: outlives us until its close callback */
@@ -128,13 +133,23 @@ cap_server_now(const cap_server *s)
 static inline void
 cap_server_tell_connections(cap_server *s, bool one_more)
 {
-    if (s->board == NULL)
-        return;
-    cap_slot *slot = &s->board->slot[s->slot];
-    atomic_store_explicit(&slot->connections, (uint32_t)s->connection_count, memory_order_relaxed);
     if (one_more)
-        atomic_fetch_add_explicit(&slot->total_connections, 1, memory_order_relaxed);
+        cap_tally_add(&s->tally->connections, 1);
+    if (s->shown != NULL)
+        atomic_store_explicit(&s->shown->connections, (uint32_t)s->connection_count,
+                              memory_order_relaxed);
 }
+
+static inline void
+cap_server_tell_requests(cap_server *s)
+{
+    if (s->shown != NULL)
+        atomic_store_explicit(&s->shown->requests, (uint32_t)s->request_count,
+                              memory_order_relaxed);
+}
+
+/* From now on a slot of this board shows what we do; the board lives as long as we do. */
+void cap_server_show(cap_server *s, cap_board *board, uint32_t slot);
 
 /* See that the wheel is looked at no later than `due`. */
 void cap_server_want_timer(cap_server *s, uint64_t due);

@@ -186,6 +186,8 @@ on_accept(cap_request *r, PyObject *message)
     ws->parsing = true;
     ws->state = CAP_WS_OPEN;
     rc = 0;
+    cap_tally_status(r->server->tally, 101);
+    cap_tally_add(&r->server->tally->websockets, 1);
     log_accept(r, "[accepted]");
     if (r->conn == c)
         cap_server_log(r->server, CAP_LOG_INFO, NULL, "connection open");

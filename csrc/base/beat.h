@@ -1,5 +1,6 @@
 /* The beat of one event loop: what its thread tells, with a few stores, to a thread that
-   watches it (pool/guard.h). The loop writes when a turn begins and when it is going to
+   watches it (pool/guard.h), and to other processes when it lies in a scoreboard
+   (pool/scoreboard.h). The loop writes when a turn begins and when it is going to
    sleep; csrc/asgi writes whose request runs. One writer, the loop's thread; readers take
    no lock and need no GIL. */
 #ifndef CAP_BASE_BEAT_H
@@ -27,7 +28,6 @@ typedef struct cap_beat {
     _Atomic uint32_t seq;
     _Atomic uint32_t lengths;   /* of the method, and << 16 of the path; 0: there is none */
     _Atomic uint64_t text[CAP_BEAT_WORDS];
-    void *owner;                /* that request; for the loop's thread alone */
 } cap_beat;
 
 static inline void
@@ -115,7 +115,7 @@ cap_beat_read(const cap_beat *b, char out[CAP_BEAT_METHOD + CAP_BEAT_PATH + 2])
         if ((seq & 1) || atomic_load_explicit(&b->seq, memory_order_relaxed) != seq)
             continue;
         size_t method = lengths & 0xffff, path = lengths >> 16;
-        if (method == 0)
+        if (method == 0 || method > CAP_BEAT_METHOD || path > CAP_BEAT_PATH)
             break;
         memcpy(out, text, method);
         out[method] = ' ';

@@ -30,6 +30,7 @@ typedef struct cap_reactor {
     PyObject *loop;        /* borrowed: the asyncio event loop, which outlives us */
     PyThreadState *parked; /* not NULL: the GIL is given up; take it back with this */
     cap_beat *beat;        /* what a guard sees of us; borrowed; NULL: there is none */
+    void *stepping;        /* whose step runs, as the beat says it; borrowed */
     cap_deferred *first;   /* deferred work, in order */
     cap_deferred *last;
     bool foreign;

@@ -14,7 +14,7 @@ typedef struct guard_object {
     bool attached;         /* its beat is ours */
     bool running;          /* the thread, which has a reference */
     PyObject *report;      /* callable */
-    PyObject *board;       /* Scoreboard or NULL */
+    PyObject *board;       /* Scoreboard, which has the beat, or NULL */
     _Atomic uint32_t ready;
 } guard_object;
 
@@ -34,7 +34,8 @@ report(void *context, cap_guard *g, const cap_block *block)
             block->request, (Py_ssize_t)strlen(block->request), "backslashreplace");
         if (request != NULL)
             done = PyObject_CallFunction(
-                report, "sNdOO", block->ended != 0 ? "end" : "begin", request,
+                report, "sNdOO",
+                block->ended != 0 ? "end" : block->last ? "last" : "begin", request,
                 (double)(end - block->since) / 1000, live ? Py_True : Py_False,
                 block->wanted_gil ? Py_True : Py_False);
         if (done == NULL)
@@ -49,13 +50,14 @@ static PyObject *
 guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"loop",      "report",      "warn",  "fd",
-                            "health_fd", "health_path", "board", "slot", NULL};
+                            "health_fd", "health_path", "board", "slot",
+                            "late",      NULL};
     PyObject *loop, *callable, *board = Py_None;
     double warn = 1.0;
-    int fd = -1, health_fd = -1, slot = -1;
+    int fd = -1, health_fd = -1, slot = -1, late = 0;
     const char *path = "";
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$diisOi:Guard", names, &loop, &callable,
-                                     &warn, &fd, &health_fd, &path, &board, &slot))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$diisOip:Guard", names, &loop, &callable,
+                                     &warn, &fd, &health_fd, &path, &board, &slot, &late))
         return NULL;
     cap_state *st = PyType_GetModuleState(type);
     cap_guard_config set = {
@@ -70,11 +72,13 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     strcpy(set.health.path, path);
     if (board != Py_None) {
-        cap_board *memory = cap_scoreboard_of(st, board);
+        cap_board *memory = cap_scoreboard_of(st, board, slot > 0 ? (uint32_t)slot : 0);
         if (memory == NULL)
             return NULL;
         set.health.board = memory;
-        if (slot >= 0 && (uint32_t)slot < memory->slots) {
+        if (slot >= 0)
+            set.worker = cap_board_worker(memory, (uint32_t)slot);
+        if (slot >= 0 && late) {
             set.board = memory;
             set.slot = (uint32_t)slot;
         }
@@ -97,7 +101,6 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         goto fail;
     /* Another server in the same loop has its own guard. */
     if ((set.warn != 0 || set.board != NULL) && self->reactor->beat == NULL) {
-        self->reactor->beat = &self->guard->beat;
         self->attached = true;
     }
     int rc = cap_guard_start(self->guard, &set);
@@ -107,12 +110,12 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         goto fail;
     }
     self->running = true;
+    if (self->attached)
+        self->reactor->beat = self->guard->beat;
     Py_INCREF(self);
     return (PyObject *)self;
 fail:;
     PyObject *exc = cap_err_take();
-    if (self->attached)
-        self->reactor->beat = NULL;
     if (self->reactor != NULL)
         cap_reactor_release(self->reactor);
     self->reactor = NULL;
@@ -187,7 +190,7 @@ guard_expect(PyObject *op, PyObject *arg)
     if (seconds == -1.0 && PyErr_Occurred())
         return NULL;
     if (self->attached && self->reactor != NULL)
-        cap_beat_awake(&self->guard->beat, cap_board_now() + (uint64_t)(seconds * 1000));
+        cap_beat_awake(self->guard->beat, cap_board_now() + (uint64_t)(seconds * 1000));
     Py_RETURN_NONE;
 }
 
@@ -236,10 +239,11 @@ guard_dealloc(PyObject *op)
     PyObject_GC_UnTrack(op);
     /* No thread: it has a reference. Nor a reactor, unless stop() was the last call: at the
        end of the process, when the loop's thread may still write its beat. */
-    if (self->reactor == NULL)
+    if (self->reactor == NULL) {
         free(self->guard);
+        Py_CLEAR(self->board);
+    }
     Py_CLEAR(self->report);
-    Py_CLEAR(self->board);
     type->tp_free(op);
     Py_DECREF(type);
 }

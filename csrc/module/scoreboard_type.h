@@ -4,7 +4,8 @@
 #include "pool/scoreboard.h"
 #include "py/state.h"
 
-/* The memory of a Scoreboard, which lives as long as that object; NULL with TypeError. */
-cap_board *cap_scoreboard_of(cap_state *st, PyObject *board);
+/* The memory of a Scoreboard that has this slot, and may be written to; it lives as long as
+   that object. NULL with an exception. */
+cap_board *cap_scoreboard_of(cap_state *st, PyObject *board, uint32_t slot);
 
 #endif

@@ -34,6 +34,20 @@ start_thread(pthread_t *thread, size_t stack, void *(*run)(void *), void *arg)
 
 /* ---- the reporter ---- */
 
+/* To the supervisor's question, which is not answered twice. */
+static void
+answer(cap_guard *g, cap_answer what)
+{
+    pthread_mutex_lock(&g->lock);
+    cap_worker *w = g->set.worker;
+    uint32_t asked = atomic_load(&w->asked);
+    if (atomic_load(&w->answered) != asked) {
+        atomic_store(&w->answer, what);
+        atomic_store(&w->answered, asked);
+    }
+    pthread_mutex_unlock(&g->lock);
+}
+
 static void *
 report(void *arg)
 {
@@ -45,8 +59,20 @@ report(void *arg)
     g->set.report(g->set.context, g, &block);
 
     pthread_mutex_lock(&g->lock);
-    while (g->block.ended == 0 && !g->stopping)
+    while (g->block.ended == 0 && !g->stopping) {
+        if (g->asked) { /* the worker is about to be killed: once more, where it is now */
+            g->asked = false;
+            block.last = true;
+            pthread_mutex_unlock(&g->lock);
+            g->set.report(g->set.context, g, &block);
+            block.last = false;
+            if (cap_guard_goes_on(g, &block))
+                answer(g, CAP_ANSWER_PLACE);
+            pthread_mutex_lock(&g->lock);
+            continue;
+        }
         pthread_cond_wait(&g->changed, &g->lock);
+    }
     block.ended = g->block.ended;
     pthread_mutex_unlock(&g->lock);
     if (block.ended != 0)
@@ -73,6 +99,8 @@ typedef struct watch {
     uint64_t due;       /* when to look again */
     uint64_t blocked;   /* the `since` of the block that is reported; 0: there is none */
     uint64_t announce;  /* when to say it without Python; FOREVER: done */
+    uint32_t asked;     /* the supervisor's last question that was passed on */
+    uint64_t patience;  /* for its answer, until then */
     bool doubted;       /* we were late ourselves, and look twice */
 
     uint64_t late_due;  /* when to look again whether the loop is late; FOREVER: never */
@@ -125,19 +153,21 @@ static void
 begin_block(cap_guard *g, watch *w, uint64_t since, uint64_t now)
 {
     cap_block block = {.since = since};
-    block.wanted_gil = atomic_load_explicit(&g->beat.wants_gil, memory_order_relaxed) != 0;
-    cap_beat_read(&g->beat, block.request);
-    if (atomic_load(&g->beat.since) != since)
+    block.wanted_gil = atomic_load_explicit(&g->beat->wants_gil, memory_order_relaxed) != 0;
+    cap_beat_read(g->beat, block.request);
+    if (atomic_load(&g->beat->since) != since)
         return; /* it ended just now, and what was read may be of the next turn */
     pthread_mutex_lock(&g->lock);
     g->block = block;
-    g->seen = g->reported = false;
+    g->seen = g->reported = g->asked = false;
     pthread_mutex_unlock(&g->lock);
     g->reporting = start_thread(&g->reporter, 0, report, g) == 0;
     w->blocked = since;
     /* Without a thread nobody else will say it. */
     w->announce = g->reporting ? now + CAP_GUARD_PATIENCE : now;
     atomic_fetch_add(&g->blocks, 1);
+    if (g->set.worker != NULL)
+        cap_tally_add(&g->set.worker->tally.blocks, 1);
 }
 
 static void
@@ -146,6 +176,12 @@ end_block(cap_guard *g, watch *w, uint64_t ended)
     uint64_t ms = ended - w->blocked;
     if (ms > atomic_load(&g->longest))
         atomic_store(&g->longest, ms);
+    if (g->set.worker != NULL) {
+        cap_tally *t = &g->set.worker->tally;
+        cap_tally_add(&t->blocked_ms, ms);
+        if (ms > atomic_load(&t->longest_ms))
+            atomic_store(&t->longest_ms, ms);
+    }
     w->blocked = 0;
     pthread_mutex_lock(&g->lock);
     g->block.ended = ended;
@@ -153,10 +189,34 @@ end_block(cap_guard *g, watch *w, uint64_t ended)
     pthread_mutex_unlock(&g->lock);
 }
 
+/* Does the supervisor ask? While the loop is blocked; `on`: it still is. */
+static void
+listen_to_supervisor(cap_guard *g, watch *w, uint64_t now, bool on)
+{
+    cap_worker *worker = g->set.worker;
+    if (worker == NULL)
+        return;
+    uint32_t asked = atomic_load(&worker->asked);
+    if (asked == atomic_load(&worker->answered))
+        return;
+    if (!on) {
+        answer(g, CAP_ANSWER_OVER);
+    } else if (w->asked != asked) {
+        w->asked = asked;
+        w->patience = now + CAP_GUARD_PATIENCE;
+        pthread_mutex_lock(&g->lock);
+        g->asked = true;
+        pthread_cond_signal(&g->changed);
+        pthread_mutex_unlock(&g->lock);
+    } else if (now >= w->patience) {
+        answer(g, g->reporting ? CAP_ANSWER_GIL : CAP_ANSWER_NONE);
+    }
+}
+
 static void
 look(cap_guard *g, watch *w, uint64_t now)
 {
-    uint64_t since = atomic_load_explicit(&g->beat.since, memory_order_relaxed);
+    uint64_t since = atomic_load_explicit(&g->beat->since, memory_order_relaxed);
     if (w->blocked != 0 && since == w->blocked) {
         if (now >= w->announce) {
             pthread_mutex_lock(&g->lock);
@@ -167,9 +227,11 @@ look(cap_guard *g, watch *w, uint64_t now)
                 announce(g, &block, now);
             w->announce = FOREVER;
         }
+        listen_to_supervisor(g, w, now, true);
         w->due = now + CAP_GUARD_CLOSE_LOOK;
         return;
     }
+    listen_to_supervisor(g, w, now, false);
     if (w->blocked != 0)
         end_block(g, w, since > w->blocked && since < now ? since : now);
     uint64_t warn = g->set.warn;
@@ -223,8 +285,8 @@ is_late(watch *w, uint64_t since, uint64_t seq, uint64_t now)
 static void
 look_late(cap_guard *g, watch *w, uint64_t now)
 {
-    uint64_t since = atomic_load_explicit(&g->beat.since, memory_order_relaxed);
-    uint64_t seq = atomic_load_explicit(&g->beat.seq, memory_order_relaxed);
+    uint64_t since = atomic_load_explicit(&g->beat->since, memory_order_relaxed);
+    uint64_t seq = atomic_load_explicit(&g->beat->seq, memory_order_relaxed);
     bool watching = atomic_load_explicit(&g->watching, memory_order_relaxed);
     if (since != 0)
         w->busy_at = now;
@@ -241,7 +303,7 @@ look_late(cap_guard *g, watch *w, uint64_t now)
     }
     if (since == 0 && now - w->busy_at >= CAP_GUARD_DOZE && w->blocked == 0) {
         w->dozing = true;
-        atomic_store(&g->beat.dozing, 1);
+        atomic_store(&g->beat->dozing, 1);
         w->late_due = now + CAP_GUARD_LOOK;
         return;
     }
@@ -258,9 +320,9 @@ look_late(cap_guard *g, watch *w, uint64_t now)
 static void
 end_doze(cap_guard *g, watch *w, uint64_t now)
 {
-    if (!w->dozing || (atomic_load(&g->beat.dozing) != 0 && atomic_load(&g->beat.since) == 0))
+    if (!w->dozing || (atomic_load(&g->beat->dozing) != 0 && atomic_load(&g->beat->since) == 0))
         return;
-    atomic_store(&g->beat.dozing, 0);
+    atomic_store(&g->beat->dozing, 0);
     w->dozing = false;
     w->busy_at = now;
     w->late_due = now;
@@ -305,7 +367,7 @@ guard(void *arg)
         if (now >= w.due)
             look(g, &w, now);
     }
-    atomic_store(&g->beat.dozing, 0);
+    atomic_store(&g->beat->dozing, 0);
     if (g->set.board != NULL)
         tell_late(g, &w, 0);
     cap_responder_close(&responder);
@@ -338,6 +400,7 @@ cap_guard_start(cap_guard *g, const cap_guard_config *config)
 {
     g->set = *config;
     g->stopping = g->reporting = false;
+    g->beat = config->worker != NULL ? &config->worker->beat : &g->own_beat;
     int rc = pthread_mutex_init(&g->lock, NULL);
     if (rc != 0)
         return rc;
@@ -345,7 +408,7 @@ cap_guard_start(cap_guard *g, const cap_guard_config *config)
         goto no_cond;
     if ((rc = open_pipe(g->wake)) != 0)
         goto no_pipe;
-    g->beat.rouse = g->wake[1];
+    g->beat->rouse = g->wake[1];
     if ((rc = start_thread(&g->thread, STACK, guard, g)) != 0)
         goto no_thread;
     g->pid = getpid();

@@ -11,6 +11,7 @@
 
 #include "base/beat.h"
 #include "pool/responder.h"
+#include "pool/scoreboard.h"
 
 #include <pthread.h>
 #include <sys/types.h>
@@ -36,6 +37,7 @@ typedef struct cap_block {
     uint64_t since;    /* ms of CLOCK_MONOTONIC: when it began */
     uint64_t ended;    /* 0: it goes on */
     bool wanted_gil;   /* the loop does nothing but wait for the GIL */
+    bool last;         /* the supervisor asked, before it kills the process */
     char request[CAP_BEAT_METHOD + CAP_BEAT_PATH + 2]; /* "GET /path", or "" */
 } cap_block;
 
@@ -46,13 +48,16 @@ typedef struct cap_guard_config {
        `seen` (cap_guard_seen) is to be called as soon as it need not wait any more. */
     void (*report)(void *context, cap_guard *g, const cap_block *block);
     void *context;
+    cap_worker *worker; /* its part of the scoreboard, where the beat is and blocks are counted;
+                           or NULL */
     cap_health health;
     cap_board *board;  /* whose slot says when the loop is late; NULL: there are no siblings */
     uint32_t slot;
 } cap_guard_config;
 
 struct cap_guard {
-    cap_beat beat;
+    cap_beat own_beat;
+    cap_beat *beat;        /* the worker's in the scoreboard, or our own */
     cap_guard_config set;
     _Atomic bool watching; /* blocks are looked for */
     _Atomic uint64_t blocks;  /* so many there were, */
@@ -71,6 +76,7 @@ struct cap_guard {
     bool reporting;        /* there is a thread to join */
     bool reported;         /* ... which has ended */
     bool seen;
+    bool asked;            /* the supervisor waits for another report */
     bool stopping;
 };
 
@@ -85,7 +91,7 @@ void cap_guard_seen(cap_guard *g);
 static inline bool
 cap_guard_goes_on(const cap_guard *g, const cap_block *block)
 {
-    return atomic_load_explicit(&g->beat.since, memory_order_relaxed) == block->since;
+    return atomic_load_explicit(&g->beat->since, memory_order_relaxed) == block->since;
 }
 
 #endif

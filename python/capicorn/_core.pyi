@@ -5,7 +5,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from contextvars import Context
 from logging import Logger
 from ssl import SSLContext, SSLObject
-from typing import Any
+from typing import Any, Literal
 
 LIBUV_VERSION: str
 LLHTTP_VERSION: str
@@ -150,8 +150,15 @@ class Scoreboard:
     IndexError for one that does not exist."""
 
     slots: int
-    def __init__(self, slots: int = 256, *, fd: int = -1) -> None:
-        """A new one, or with `fd` (then the board's own) one that another process made. Raises OSError."""
+    used: int
+    """One more than the highest slot that was ever taken."""
+    pid: int
+    """Of the process that made it."""
+    age: float
+    """Seconds since then."""
+    def __init__(self, slots: int = 256, *, fd: int = -1, readonly: bool = False) -> None:
+        """A new one, or with `fd` (then the board's own) one that another process made; `readonly`: to look at only,
+        what changes it raises. Raises OSError."""
     def fileno(self) -> int: ...
     def take(self, index: int, /) -> None:
         """Empty a slot for a worker that starts. By the supervisor."""
@@ -160,13 +167,29 @@ class Scoreboard:
         """This process is "starting", "serving" or "retiring"."""
     def attach(self, index: int, server: HTTPServer, /) -> None:
         """The server keeps the slot's number of connections, and takes new ones in balance with its siblings."""
-    def beat(
-        self, index: int, server: HTTPServer | None = None, threads: int = 0, busy: int = 0, queued: int = 0, /
-    ) -> None:
-        """The loop runs now; its numbers."""
+    def beat(self, index: int, lag: float = 0.0, threads: int = 0, busy: int = 0, queued: int = 0, /) -> None:
+        """The loop runs now, `lag` seconds late; its numbers."""
     def read(self, index: int, /) -> dict[str, Any]:
-        """pid, state, beat_age and age (seconds; beat_age None: no beat yet), connections, requests, total_requests,
-        total_connections, threads, threads_busy, threads_queued, late (its loop's turn lasts too long)."""
+        """pid, generation, state, beat_age and age (seconds; beat_age None: no beat yet), connections, requests,
+        total_requests, total_connections, threads, threads_busy, threads_queued, lag, resident (octets), awake (seconds
+        for which what the loop does now has lasted), late (its loop's turn lasts too long)."""
+    def inspect(self, index: int, /) -> dict[str, Any]:
+        """read() and, unless the slot is free: tally (a dict as total()'s), running ("GET /path" whose step runs), place
+        (where it is blocked, if known), wants_gil, listed (requests in flight, the oldest first: method, path, age,
+        websocket)."""
+    def total(self) -> dict[str, Any]:
+        """What all workers counted, those that are gone as well: requests, connections, websockets, status (1xx to 5xx),
+        errors, aborted, octets_in, octets_out, buckets and seconds of the durations, blocks, blocked, longest_block;
+        and starts, how many workers there were."""
+    def set_info(self, text: bytes, /) -> None: ...
+    def info(self) -> bytes: ...
+    def set_place(self, index: int, request: str, place: str, /) -> None:
+        """By the guard's reporter: what blocks this process's loop now."""
+    def ask(self, index: int, /) -> None:
+        """Ask a worker's guard where its loop is blocked."""
+    def answer(self, index: int, /) -> Literal["place", "gil", "over", "none"] | None:
+        """What came of it: the place is known and the stack is logged, a C call holds the GIL, the loop went on, nobody
+        can look. None: there is no answer yet."""
     def may_accept(self, index: int, /) -> bool: ...
     def end_with_parent(self, fd: int, seconds: int, /) -> None:
         """Kill this process so many seconds after the other end of the socket pair was closed, if it still lives."""
@@ -177,7 +200,7 @@ class Guard:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        # called in a thread of its own with event ("begin", "end"), "GET /path" or "", seconds, does it still go on,
+        # called in a thread of its own with event ("begin", "last": the process is about to be killed, "end"), "GET /path" or "", seconds, does it still go on,
         # does the loop wait for the GIL
         report: Callable[[str, str, float, bool, bool], None],
         *,
@@ -186,7 +209,8 @@ class Guard:
         health_fd: int = -1,
         health_path: str = "",
         board: Scoreboard | None = None,  # ready is when one of its workers serves; None: what set_ready says
-        slot: int = -1,  # of that board, which says when this worker's loop is late; -1: nobody has to know
+        slot: int = -1,  # ours on it: there is the loop's beat
+        late: bool = False,  # ... and there it says when our loop is late, for our siblings
     ) -> None: ...
     foreign: bool
     """The loop is not ours: expect() is its beat."""

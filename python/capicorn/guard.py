@@ -21,6 +21,7 @@ from capicorn import listeners
 if TYPE_CHECKING:
     from capicorn._core import Guard as NativeGuard
     from capicorn.config import Config
+    from capicorn.presence import Presence
 
 HEALTH_PATH = "/healthz"
 """When only --health-bind is given."""
@@ -41,13 +42,14 @@ class Guard:
     """Watches the running loop, whose thread makes it, and answers health checks. Raises OSError when their address
     cannot be had."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, presence: Presence | None) -> None:
         from capicorn import _core
 
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
-        self.warn: float = config.block_warn
+        self.warn = when_to_warn(config)
         self.late = has_siblings(config)
+        self.presence = presence
         self.socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._where = ""
@@ -66,8 +68,9 @@ class Guard:
                 fd=2 if logger.isEnabledFor(logging.WARNING) else -1,
                 health_fd=-1 if self.socket is None else self.socket.fileno(),
                 health_path=path,
-                board=None if worker is None else worker.board,
-                slot=worker.slot if worker is not None and self.late else -1,
+                board=None if presence is None else presence.board,
+                slot=-1 if presence is None or presence.board is None else presence.slot,
+                late=self.late,
             )
         except BaseException:
             if self.socket is not None:
@@ -162,11 +165,18 @@ def _stacks(frames: dict[int, FrameType], without: set[int]) -> str:
     return "".join(out)
 
 
-def make_guard(config: Config) -> Guard | None:
+def make_guard(config: Config, presence: Presence | None = None) -> Guard | None:
     """The guard that a configuration wants, if it wants one. Raises OSError."""
     if not config.block_warn and config.health_bind is None and not has_siblings(config):
         return None
-    return Guard(config)
+    return Guard(config, presence)
+
+
+def when_to_warn(config: Config) -> float:
+    """Seconds of a block after which it is reported: in time before the supervisor ends the worker for it."""
+    if config.worker is None or not config.timeout:
+        return config.block_warn
+    return min(config.block_warn, config.timeout / 2)
 
 
 def has_siblings(config: Config) -> bool:

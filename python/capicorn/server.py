@@ -24,6 +24,7 @@ from capicorn import listeners, systemd
 from capicorn.config import STARTUP_FAILURE, Config
 from capicorn.listeners import Listener
 from capicorn.logging import style
+from capicorn.presence import Presence
 from capicorn.settings import SETTINGS
 from capicorn.threads import ThreadPool
 
@@ -104,6 +105,7 @@ class Server:
         self._tls_info: TLSInfo | None = None
         self.threads: ThreadPool | None = None
         self.guard: Guard | None = None
+        self.presence: Presence | None = None
         self.lifespan: LifespanOn | LifespanOff
 
     # ---- flags that wake the server
@@ -198,6 +200,8 @@ class Server:
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen. Exits with code 3 when either fails."""
         self._loop = asyncio.get_running_loop()
+        if self.presence is None:
+            self.presence = Presence(self.config)
         self._start_guard()
         if self.config.threads is not None:
             self.threads = ThreadPool(self.config.threads)
@@ -215,6 +219,8 @@ class Server:
             http.close()
             await self._unless_forced(self.lifespan.shutdown())
             sys.exit(STARTUP_FAILURE)
+        if self.presence is not None:
+            self.presence.serving(self)
         if self.guard is not None:
             self.guard.serving()
         if sockets is None:
@@ -274,8 +280,8 @@ class Server:
         logger.info("Shutting down")
         if self.guard is not None:
             self.guard.stopping()
-        if self.config.worker is not None:
-            self.config.worker.stopping()
+        if self.presence is not None:
+            self.presence.stopping()
         if self.config.service is not None:
             self.config.service.stopping()
         http = self.server_state.http
@@ -303,7 +309,7 @@ class Server:
         if self.guard is not None:
             return
         try:
-            self.guard = make_guard(self.config)
+            self.guard = make_guard(self.config, self.presence)
         except OSError as exc:
             logger.error(exc)
             sys.exit(STARTUP_FAILURE)
@@ -474,6 +480,9 @@ class Server:
         if self.guard is not None:
             self.guard.close()
             self.guard = None
+        if self.presence is not None:
+            self.presence.close()
+            self.presence = None
 
     # ---- signals
 

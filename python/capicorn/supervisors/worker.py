@@ -32,9 +32,6 @@ READY = b"R"
 REPLACE = b"M"
 RETIRE = b"r"
 
-BEAT = 1.0
-"""Seconds between two entries in the scoreboard; less for a short `timeout`."""
-
 ORPHAN = 60
 """Seconds for a worker whose supervisor is gone, when there is no limit for requests at shutdown."""
 
@@ -56,7 +53,7 @@ class Worker:
         self.log = logger
         self.retiring = False
         self.server: Server | None = None
-        self._interval = min(BEAT, config.timeout / 4) if config.timeout else BEAT
+        board.set_state(slot, "starting")  # and its number
         self._asked = False
         self._orphaned = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -66,12 +63,7 @@ class Worker:
     def started(self, server: Server) -> None:
         """The application has started and the sockets are listened on."""
         self.server = server
-        http = server.server_state.http
         loop = self._loop = asyncio.get_running_loop()
-        if http is not None:
-            self.board.attach(self.slot, http)
-        self._beat(loop)
-        self.board.set_state(self.slot, "serving")
         self.channel.setblocking(False)
         loop.add_reader(self.channel.fileno(), self._on_message)
         self.cfg.call_hook("post_worker_init", self)
@@ -83,10 +75,6 @@ class Worker:
             self._asked = True
             logger.info("Maximum request limit of %d exceeded. Asking for a replacement.", limit)
             self._say(REPLACE)
-
-    def stopping(self) -> None:
-        """The server accepts no more."""
-        self.board.set_state(self.slot, "retiring")
 
     def idle_grace(self, usual: float) -> float:
         """Seconds for idle connections at the end: nobody waits for a worker that has been replaced, so they live
@@ -137,19 +125,6 @@ class Worker:
             self.retiring = True
         if self.server is not None:
             self.server.should_exit = True
-
-    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
-        server = self.server
-        if server is None:
-            return
-        http = server.server_state.http
-        pool = server.threads
-        if pool is None:
-            self.board.beat(self.slot, http)
-        else:
-            pool.look(loop.time())
-            self.board.beat(self.slot, http, pool.size, pool.busy, pool.queued)
-        loop.call_later(self._interval, self._beat, loop)
 
     def end(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM while no server runs: before it was made; afterwards the process is on its way out."""
