@@ -54,7 +54,7 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                             "late",      NULL};
     PyObject *loop, *callable, *board = Py_None;
     double warn = 1.0;
-    int fd = -1, health_fd = -1, slot = -1, late = 0;
+    int fd = -1, health_fd = -1, slot = -1, late = 1;
     const char *path = "";
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$diisOip:Guard", names, &loop, &callable,
                                      &warn, &fd, &health_fd, &path, &board, &slot, &late))

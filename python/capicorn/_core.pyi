@@ -210,7 +210,7 @@ class Guard:
         health_path: str = "",
         board: Scoreboard | None = None,  # ready is when one of its workers serves; None: what set_ready says
         slot: int = -1,  # ours on it: there is the loop's beat
-        late: bool = False,  # ... and there it says when our loop is late, for our siblings
+        late: bool = True,  # ... and there it says when our loop is late, for our siblings
     ) -> None: ...
     foreign: bool
     """The loop is not ours: expect() is its beat."""
