@@ -26,7 +26,7 @@ fails(void)
 }
 
 void *
-cap_malloc(size_t size)
+(cap_malloc)(size_t size)
 {
     void *p = fails() ? NULL : malloc(size);
     if (p != NULL)
@@ -35,7 +35,7 @@ cap_malloc(size_t size)
 }
 
 void *
-cap_calloc(size_t n, size_t size)
+(cap_calloc)(size_t n, size_t size)
 {
     void *p = fails() ? NULL : calloc(n, size);
     if (p != NULL)
@@ -44,7 +44,7 @@ cap_calloc(size_t n, size_t size)
 }
 
 void *
-cap_realloc(void *old, size_t size)
+(cap_realloc)(void *old, size_t size)
 {
     void *p = fails() ? NULL : realloc(old, size);
     if (p != NULL && old == NULL)

@@ -17,4 +17,11 @@ long cap_mem_blocks(void);
    for `count` times; n = 0 turns it off. Only tests call it. */
 void cap_mem_fail(long n, long count);
 
+#ifdef CAP_FAULTS
+#include "base/fault.h"
+#define cap_malloc(size) (CAP_FAULT() ? NULL : (cap_malloc)(size))
+#define cap_calloc(n, size) (CAP_FAULT() ? NULL : (cap_calloc)(n, size))
+#define cap_realloc(p, size) (CAP_FAULT() ? NULL : (cap_realloc)(p, size))
+#endif
+
 #endif

@@ -290,11 +290,12 @@ cap_handle_run(cap_handle *h)
         h->flags |= CAP_HANDLE_RUNNING;
 
     if (PyContext_Enter(context) == 0) {
+        /* In parentheses: no fault points. Only the callback itself fails here. */
         if (rest != NULL)
-            res = PyObject_Call(callback, rest, NULL);
+            res = (PyObject_Call)(callback, rest, NULL);
         else
-            res = PyObject_Vectorcall(callback, stack + 1,
-                                      nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+            res = (PyObject_Vectorcall)(callback, stack + 1,
+                                        nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
         if (PyContext_Exit(context) < 0)
             Py_CLEAR(res);
     }

@@ -281,10 +281,9 @@ cap_transport_type_init(PyObject *module, cap_state *st)
 {
     cap_loop_state *ls = cap_loop_state_of(st);
     PyObject *base = attribute_of("asyncio.transports", "_FlowControlMixin"), *type = NULL;
-    ls->buffered_protocol = attribute_of("asyncio", "BufferedProtocol");
-    ls->protocol = attribute_of("asyncio", "Protocol");
-    if (base == NULL || ls->buffered_protocol == NULL || ls->protocol == NULL ||
-        make_names(ls) < 0)
+    if (base == NULL ||
+        (ls->buffered_protocol = attribute_of("asyncio", "BufferedProtocol")) == NULL ||
+        (ls->protocol = attribute_of("asyncio", "Protocol")) == NULL || make_names(ls) < 0)
         goto fail;
     if (((PyTypeObject *)base)->tp_basicsize != (Py_ssize_t)offsetof(cap_transport, loop)) {
         PyErr_SetString(PyExc_ImportError,

@@ -88,7 +88,29 @@ core_mem_fail(PyObject *Py_UNUSED(module), PyObject *args)
     Py_RETURN_NONE;
 }
 
+#ifdef CAP_FAULTS
+PyDoc_STRVAR(fault_arm_doc,
+             "_fault_arm(on, /)\n--\n\n"
+             "The next place that never failed fails (base/fault.h). Was the last one still armed?");
+
+static PyObject *
+core_fault_arm(PyObject *Py_UNUSED(module), PyObject *on)
+{
+    bool was = cap_fault_armed();
+    cap_fault_arm(false);
+    int rc = PyObject_IsTrue(on);
+    if (rc < 0)
+        return NULL;
+    PyObject *result = PyBool_FromLong(was);
+    cap_fault_arm(rc != 0);
+    return result;
+}
+#endif
+
 static PyMethodDef core_methods[] = {
+#ifdef CAP_FAULTS
+    {"_fault_arm", core_fault_arm, METH_O, fault_arm_doc},
+#endif
     {"_counts", core_counts, METH_NOARGS, counts_doc},
     {"_mem_fail", core_mem_fail, METH_VARARGS, mem_fail_doc},
     {NULL, NULL, 0, NULL},

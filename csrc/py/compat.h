@@ -55,4 +55,8 @@ cap_err_restore(PyObject *exc)
 #endif
 }
 
+#ifdef CAP_FAULTS
+#include "py/faults.h"
+#endif
+
 #endif

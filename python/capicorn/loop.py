@@ -140,7 +140,11 @@ class Loop(_core.Loop, _SelectorEventLoop):
     def __init__(self) -> None:
         self._saved_wakeup_fd: int | None = None
         self._kept_open: set[_KeepOpen] = set()
-        _SelectorEventLoop.__init__(self, _Selector(self))
+        try:
+            _SelectorEventLoop.__init__(self, _Selector(self))
+        except BaseException:
+            self._dispose()  # half made: __del__() has nothing to close
+            raise
 
     def run_forever(self) -> None:
         """Run until stop() is called."""

@@ -45,15 +45,18 @@ class Patient:
     """A server that is started anew when a fault has ended it, in the way that is allowed."""
 
     def __init__(self) -> None:
-        self.server = ServerProcess(APP, "--no-access-log")
+        self.server = self.start()
         self.ends = 0
+
+    def start(self) -> ServerProcess:
+        return ServerProcess(APP, "--no-access-log")
 
     def check(self) -> None:
         """Alive, or ended by itself."""
         code = self.server.process.poll()
         if code is None:
             return
-        ended, self.server = self.server, ServerProcess(APP, "--no-access-log")
+        ended, self.server = self.server, self.start()
         ended.wait()
         text = ended.log.text().replace(NOT_OURS, "")
         assert code >= 0, f"killed by signal {-code}:\n{text[-3000:]}"
