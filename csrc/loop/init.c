@@ -46,10 +46,6 @@ cap_loop_init(PyObject *module, cap_state *st)
     X(future_kwnames)                                                          \
     X(task_kwnames)                                                            \
     X(create_kwnames)                                                          \
-    X(transport_start)                                                         \
-    X(transport_read_ready)                                                    \
-    X(transport_write_ready)                                                   \
-    X(transport_lost)                                                          \
     X(buffered_protocol)                                                       \
     X(protocol)                                                                \
     X(minus_one)                                                               \
@@ -62,7 +58,9 @@ cap_loop_init(PyObject *module, cap_state *st)
     X(maybe_pause)                                                             \
     X(maybe_resume)                                                            \
     X(closed_name)                                                             \
-    X(close_name)
+    X(close_name)                                                              \
+    X(datagram_received)                                                       \
+    X(error_received)
 
 void
 cap_loop_clear(cap_state *st)
@@ -74,6 +72,10 @@ cap_loop_clear(cap_state *st)
 #define X(field) Py_CLEAR(ls->field);
     OBJECTS(X)
 #undef X
+    for (int k = 0; k < CAP_TRANSPORT_KINDS; k++) {
+        for (int i = 0; i < CAP_TRANSPORT_CALLBACKS; i++)
+            Py_CLEAR(ls->transport_method[k][i]);
+    }
     cap_free(ls);
 }
 
@@ -86,5 +88,9 @@ cap_loop_traverse(cap_state *st, visitproc visit, void *arg)
 #define X(field) Py_VISIT(ls->field);
     OBJECTS(X)
 #undef X
+    for (int k = 0; k < CAP_TRANSPORT_KINDS; k++) {
+        for (int i = 0; i < CAP_TRANSPORT_CALLBACKS; i++)
+            Py_VISIT(ls->transport_method[k][i]);
+    }
     return 0;
 }

@@ -351,6 +351,7 @@ check_callback(cap_loop *self, PyObject *callback, const char *function)
 static const char *const soon_names[] = {"callback"};
 static const char *const later_names[] = {"delay", "callback"};
 static const char *const at_names[] = {"when", "callback"};
+static const char *const watch_names[] = {"fd", "callback"};
 
 PyDoc_STRVAR(call_soon_doc,
              "call_soon($self, callback, *args, context=None)\n--\n\n"
@@ -522,16 +523,30 @@ loop_timer_handle_cancelled(cap_loop *Py_UNUSED(self), PyObject *Py_UNUSED(handl
     Py_RETURN_NONE; /* a cancelled timer has left the heap already */
 }
 
+/* (fd, callback, *args, context=None) */
 static PyObject *
-loop_add_reader(cap_loop *self, PyObject *const *args, Py_ssize_t nargs)
+add_watch(cap_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, bool writer)
 {
-    return check_closed(self) < 0 ? NULL : cap_watcher_add(self, args, nargs, false);
+    PyObject *named[2], *context;
+    if (split_args(self, writer ? "_add_writer" : "_add_reader", watch_names, 2, args, nargs,
+                   kwnames, named, &context) < 0 ||
+        check_closed(self) < 0)
+        return NULL;
+    if (nargs < 2)
+        return cap_watcher_add(self, named, 2, writer, context);
+    return cap_watcher_add(self, args, nargs, writer, context);
 }
 
 static PyObject *
-loop_add_writer(cap_loop *self, PyObject *const *args, Py_ssize_t nargs)
+loop_add_reader(cap_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return check_closed(self) < 0 ? NULL : cap_watcher_add(self, args, nargs, true);
+    return add_watch(self, args, nargs, kwnames, false);
+}
+
+static PyObject *
+loop_add_writer(cap_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return add_watch(self, args, nargs, kwnames, true);
 }
 
 static PyObject *
@@ -893,8 +908,8 @@ static PyMethodDef loop_methods[] = {
      PyDoc_STR("get_debug($self)\n--\n\nWhether debug mode is on.")},
     {"create_future", (PyCFunction)loop_create_future, METH_NOARGS,
      PyDoc_STR("create_future($self)\n--\n\nA new asyncio.Future of this loop.")},
-    {"_add_reader", FAST(loop_add_reader), METH_FASTCALL, NULL},
-    {"_add_writer", FAST(loop_add_writer), METH_FASTCALL, NULL},
+    {"_add_reader", FAST(loop_add_reader), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_add_writer", FAST(loop_add_writer), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_remove_reader", (PyCFunction)loop_remove_reader, METH_O, NULL},
     {"_remove_writer", (PyCFunction)loop_remove_writer, METH_O, NULL},
     {"_watch_of", (PyCFunction)loop_watch_of, METH_O, NULL},

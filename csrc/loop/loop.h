@@ -23,6 +23,7 @@ enum {
     CAP_HANDLE_THREADSAFE = 1 << 1, /* from call_soon_threadsafe: cancel() may come from anywhere */
     CAP_HANDLE_RUNNING = 1 << 2,    /* only kept for THREADSAFE */
     CAP_HANDLE_TIMER = 1 << 3,      /* it is a cap_timer */
+    CAP_HANDLE_IO = 1 << 4,         /* a transport's: runs before what is ready already */
 };
 
 /* A callback with its context and arguments: capicorn._core.Handle. */
@@ -139,8 +140,13 @@ typedef struct cap_watcher {
 int cap_watcher_open(cap_loop *loop);
 /* Forgets all and closes the set; its uv_poll_t is closed by then or never was open. */
 void cap_watcher_close(cap_loop *loop);
-PyObject *cap_watcher_add(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs, bool writer);
+PyObject *cap_watcher_add(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs, bool writer,
+                          PyObject *context);
 PyObject *cap_watcher_remove(cap_loop *loop, PyObject *fd, bool writer);
+/* For C: a handle that is called while `fd` is ready; it replaces another one. 0, or -1
+   with an exception. And the end of it, if it is still that handle. */
+int cap_watcher_watch(cap_loop *loop, int fd, cap_handle *h, bool writer);
+void cap_watcher_unwatch(cap_loop *loop, int fd, cap_handle *h, bool writer);
 /* (fileobj, fd, events, reader, writer) of one, or None; for loop._selector */
 PyObject *cap_watcher_lookup(cap_loop *loop, PyObject *fd);
 PyObject *cap_watcher_fds(cap_loop *loop);
@@ -213,6 +219,24 @@ int cap_foreign_type_init(PyObject *module, cap_state *st);
 cap_reactor *cap_foreign_acquire(cap_state *st, PyObject *loop);
 void cap_foreign_release(cap_reactor *r);
 
+/* Transports (transport.h), and their methods that handles call. */
+typedef enum {
+    CAP_STREAM,
+    CAP_READ_PIPE,
+    CAP_WRITE_PIPE,
+    CAP_DATAGRAM,
+    CAP_TRANSPORT_KINDS,
+} cap_transport_kind;
+
+typedef enum {
+    CAP_ON_START,
+    CAP_ON_READ,
+    CAP_ON_WRITE,
+    CAP_ON_LOST,
+    CAP_ON_EOF,
+    CAP_TRANSPORT_CALLBACKS,
+} cap_transport_callback;
+
 /* What st->loop points at. */
 typedef struct cap_loop_state {
     struct cap_foreign *drivers; /* list of the foreign loops' drivers in use */
@@ -227,10 +251,7 @@ typedef struct cap_loop_state {
     PyObject *task_kwnames;      /* ("loop", "context", "eager_start"), without the last on 3.11 */
     PyObject *create_kwnames;    /* ("context",) */
     /* Stream transports: methods that handles call, asyncio's classes, names. */
-    PyObject *transport_start;
-    PyObject *transport_read_ready;
-    PyObject *transport_write_ready;
-    PyObject *transport_lost;
+    PyObject *transport_method[CAP_TRANSPORT_KINDS][CAP_TRANSPORT_CALLBACKS];
     PyObject *buffered_protocol; /* asyncio.BufferedProtocol */
     PyObject *protocol;          /* asyncio.Protocol */
     PyObject *minus_one;
@@ -244,6 +265,8 @@ typedef struct cap_loop_state {
     PyObject *maybe_resume;
     PyObject *closed_name;
     PyObject *close_name;
+    PyObject *datagram_received;
+    PyObject *error_received;
 } cap_loop_state;
 
 static inline cap_loop_state *

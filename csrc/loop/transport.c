@@ -1,20 +1,15 @@
-/* Stream transports: their life, and what is read. */
+/* Transports: their life, and what streams and pipes read. */
 #include "loop/transport.h"
 
 #include "base/mem.h"
 
 #include <errno.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* ---- libuv's side ---- */
 
-static bool
-wants_read(const cap_transport *t)
-{
-    return t->started && !t->paused && !t->closing && !t->eof_read && !t->conn_lost;
-}
 
-/* Queue a call of self.METHOD(*args), in the transport's context. */
 static int
 queue_call(cap_transport *t, cap_ready *q, PyObject *method, PyObject *a, PyObject *b)
 {
@@ -32,8 +27,8 @@ queue_call(cap_transport *t, cap_ready *q, PyObject *method, PyObject *a, PyObje
     return rc;
 }
 
-static int
-call_soon(cap_transport *t, PyObject *method, PyObject *a, PyObject *b)
+int
+cap_transport_call_soon(cap_transport *t, PyObject *method, PyObject *a, PyObject *b)
 {
     return queue_call(t, &t->loop->ready, method, a, b);
 }
@@ -53,12 +48,11 @@ on_poll(uv_poll_t *poll, int status, int events)
         t->polled = 0;
         events = UV_READABLE | UV_WRITABLE;
     }
-    int wanted = (wants_read(t) ? UV_READABLE : 0) | (t->want_write ? UV_WRITABLE : 0), rc = 0;
-    cap_loop_state *ls = cap_loop_state_of(loop->reactor.st);
+    int wanted = (cap_transport_wants_read(t) ? UV_READABLE : 0) | (t->want_write ? UV_WRITABLE : 0), rc = 0;
     if (events & wanted & UV_READABLE)
-        rc = queue_call(t, &loop->io, ls->transport_read_ready, NULL, NULL);
+        rc = queue_call(t, &loop->io, cap_transport_method(t, CAP_ON_READ), NULL, NULL);
     if (rc == 0 && (events & wanted & UV_WRITABLE))
-        rc = queue_call(t, &loop->io, ls->transport_write_ready, NULL, NULL);
+        rc = queue_call(t, &loop->io, cap_transport_method(t, CAP_ON_WRITE), NULL, NULL);
     /* Reading that is paused, or ended, is still looked for until something comes: a
        pause that is short costs nothing. */
     if (rc == 0 && t->polled != wanted)
@@ -83,9 +77,11 @@ hold(cap_transport *t, bool on)
 int
 cap_transport_update(cap_transport *t)
 {
-    int wanted = (wants_read(t) ? UV_READABLE : 0) | (t->want_write ? UV_WRITABLE : 0);
-    if (t->poll == NULL || wanted == t->polled)
+    int wanted = (cap_transport_wants_read(t) ? UV_READABLE : 0) | (t->want_write ? UV_WRITABLE : 0);
+    if (!t->listed || wanted == t->polled)
         return 0;
+    if (t->poll == NULL)
+        return cap_pipe_update(t, wanted);
     int rc = wanted != 0 ? uv_poll_start(&t->poll->poll, wanted, on_poll)
                          : uv_poll_stop(&t->poll->poll);
     if (rc < 0) {
@@ -123,6 +119,16 @@ open_poll(cap_transport *t, int fd)
     cap_count.uv_handles++;
     p->owner = t;
     t->poll = p;
+    return 0;
+}
+
+static int
+open_descriptor(cap_transport *t, int fd)
+{
+    bool pipe = t->kind == CAP_READ_PIPE || t->kind == CAP_WRITE_PIPE;
+    t->is_socket = true;
+    if (pipe ? cap_pipe_open(t, fd) < 0 : open_poll(t, fd) < 0)
+        return -1;
     t->fd = fd;
     t->listed = true;
     t->prev = NULL;
@@ -138,6 +144,7 @@ cap_transport_detach(cap_transport *t)
 {
     cap_loop *loop = t->loop;
     cap_poll *p = t->poll;
+    cap_pipe_detach(t);
     t->poll = NULL;
     t->polled = 0;
     if (p != NULL) {
@@ -218,7 +225,7 @@ cap_transport_force_close(cap_transport *t, PyObject *exc)
     t->conn_lost++;
     if (cap_transport_update(t) < 0)
         return -1;
-    return call_soon(t, cap_transport_state(t)->transport_lost, exc, NULL);
+    return cap_transport_call_soon(t, cap_transport_method(t, CAP_ON_LOST), exc, NULL);
 }
 
 static int
@@ -300,7 +307,7 @@ cap_transport_close(cap_transport *t, PyObject *Py_UNUSED(ignored))
         return cap_transport_update(t) < 0 ? NULL : Py_NewRef(Py_None);
     t->conn_lost++;
     if (cap_transport_update(t) < 0 ||
-        call_soon(t, cap_transport_state(t)->transport_lost, Py_None, NULL) < 0)
+        cap_transport_call_soon(t, cap_transport_method(t, CAP_ON_LOST), Py_None, NULL) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -310,6 +317,8 @@ cap_transport_close(cap_transport *t, PyObject *Py_UNUSED(ignored))
 static int
 read_eof(cap_transport *t, PyObject *protocol)
 {
+    if (t->kind == CAP_READ_PIPE)
+        return cap_pipe_read_eof(t);
     cap_loop_state *ls = cap_transport_state(t);
     PyObject *keep = PyObject_CallMethodNoArgs(protocol, ls->eof_received);
     int open = keep != NULL ? PyObject_IsTrue(keep) : -1;
@@ -332,7 +341,14 @@ read_failed(cap_transport *t)
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
         return 0;
     PyErr_SetFromErrno(PyExc_OSError);
-    return cap_transport_fatal(t, "Fatal read error on socket transport");
+    return cap_transport_fatal(t, t->kind == CAP_STREAM ? "Fatal read error on socket transport"
+                                                        : "Fatal read error on pipe transport");
+}
+
+static ssize_t
+receive(const cap_transport *t, void *buffer, size_t size)
+{
+    return t->is_socket ? recv(t->fd, buffer, size, 0) : read(t->fd, buffer, size);
 }
 
 static int
@@ -344,7 +360,7 @@ read_data(cap_transport *t, PyObject *protocol)
         PyErr_NoMemory();
         return -1;
     }
-    ssize_t n = recv(t->fd, loop->read_buffer, CAP_TRANSPORT_READ, 0);
+    ssize_t n = receive(t, loop->read_buffer, CAP_TRANSPORT_READ);
     if (n < 0)
         return read_failed(t);
     if (n == 0)
@@ -358,6 +374,8 @@ read_data(cap_transport *t, PyObject *protocol)
     Py_XDECREF(done);
     if (done != NULL)
         return 0;
+    if (t->kind == CAP_READ_PIPE)
+        return -1; /* asyncio's pipes go on */
     return cap_transport_fatal(t, "Fatal error: protocol.data_received() call failed.");
 }
 
@@ -387,7 +405,7 @@ read_into(cap_transport *t, PyObject *protocol)
         PyBuffer_Release(&view);
         return 0;
     }
-    ssize_t n = recv(t->fd, view.buf, (size_t)view.len, 0);
+    ssize_t n = receive(t, view.buf, (size_t)view.len);
     int error = errno;
     PyBuffer_Release(&view);
     errno = error;
@@ -405,15 +423,27 @@ read_into(cap_transport *t, PyObject *protocol)
     return cap_transport_fatal(t, "Fatal error: protocol.buffer_updated() call failed.");
 }
 
+static int
+read_ready(cap_transport *t, PyObject *protocol)
+{
+    switch (t->kind) {
+    case CAP_WRITE_PIPE: return cap_pipe_peer_gone(t);
+    case CAP_DATAGRAM: return cap_datagrams_read(t, protocol);
+    default: return t->buffered ? read_into(t, protocol) : read_data(t, protocol);
+    }
+}
+
 PyObject *
 cap_transport_read_ready(cap_transport *t, PyObject *Py_UNUSED(ignored))
 {
-    if (t->loop == NULL || !wants_read(t))
+    if (t->loop == NULL)
         Py_RETURN_NONE;
+    if (!cap_transport_wants_read(t))
+        return cap_transport_update(t) < 0 ? NULL : Py_NewRef(Py_None);
     PyObject *protocol = Py_NewRef(t->protocol);
     cap_loop *loop = (cap_loop *)Py_NewRef((PyObject *)t->loop);
     t->entered++;
-    int rc = t->buffered ? read_into(t, protocol) : read_data(t, protocol);
+    int rc = read_ready(t, protocol);
     t->entered--;
     Py_DECREF((PyObject *)loop);
     Py_DECREF(protocol);
@@ -438,6 +468,16 @@ set_waiter(cap_state *st, PyObject *waiter)
     return done != NULL ? 0 : -1;
 }
 
+/* The first of two exceptions goes on: `exc`, unless it is NULL, or the current one. */
+static PyObject *
+first_error(PyObject *exc, cap_transport *t)
+{
+    if (exc == NULL)
+        return cap_err_take();
+    PyErr_WriteUnraisable((PyObject *)t);
+    return exc;
+}
+
 /* (protocol, waiter): connection_made(), then reading, then the waiter. */
 PyObject *
 cap_transport_start(cap_transport *t, PyObject *const *args, Py_ssize_t nargs)
@@ -453,19 +493,15 @@ cap_transport_start(cap_transport *t, PyObject *const *args, Py_ssize_t nargs)
     PyObject *exc = done == NULL ? cap_err_take() : NULL;
     Py_XDECREF(done);
     t->started = true;
-    int rc = t->loop != NULL ? cap_transport_update(t) : 0;
-    if (rc == 0 && args[1] != Py_None)
-        rc = set_waiter(st, args[1]);
+    if (t->loop != NULL && cap_transport_update(t) < 0)
+        exc = first_error(exc, t);
+    if (args[1] != Py_None && set_waiter(st, args[1]) < 0)
+        exc = first_error(exc, t);
     Py_DECREF((PyObject *)loop);
-    if (exc != NULL) {
-        if (rc < 0)
-            PyErr_WriteUnraisable((PyObject *)t);
-        cap_err_restore(exc);
-        return NULL;
-    }
-    if (rc < 0)
-        return NULL;
-    Py_RETURN_NONE;
+    if (exc == NULL)
+        Py_RETURN_NONE;
+    cap_err_restore(exc);
+    return NULL;
 }
 
 int
@@ -520,8 +556,8 @@ cap_transport_open(cap_transport *t, PyObject *const *args, Py_ssize_t nargs)
         (t->context = PyContext_CopyCurrent()) == NULL)
         return NULL;
     t->loop = (cap_loop *)Py_NewRef((PyObject *)loop);
-    if (open_poll(t, fd) < 0 ||
-        call_soon(t, cap_loop_state_of(st)->transport_start, args[2], args[3]) < 0) {
+    if (open_descriptor(t, fd) < 0 ||
+        cap_transport_call_soon(t, cap_transport_method(t, CAP_ON_START), args[2], args[3]) < 0) {
         PyObject *exc = cap_err_take();
         cap_transport_detach(t);
         t->loop = NULL;

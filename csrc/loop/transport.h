@@ -1,14 +1,16 @@
-/* Stream transports over sockets: asyncio.Transport in C, with libuv's poll under it.
+/* Transports: asyncio's, in C. Streams over sockets, both ends of pipes, datagrams.
 
-   capicorn._core.StreamTransport derives from asyncio's own _FlowControlMixin, so
-   it is an asyncio.Transport for isinstance() and for loop.sendfile(). What is not
+   capicorn._core.StreamTransport and its like derive from asyncio's own classes, so
+   they are what they are for isinstance() and for loop.sendfile(). What is not
    done for every piece of data is in Python (python/capicorn/transports.py), which
-   derives from it and owns the socket.
+   derives from them and owns the socket or file.
 
-   The descriptor stays the Python socket's; libuv only says when it is ready
+   The descriptor stays the Python object's; libuv only says when a socket is ready
    (uv_poll_t), and the system calls are made here. So there is nothing that libuv
    still reads when a connection is dropped, sendfile() works on the same socket,
-   and a descriptor is closed when connection_lost() has run, as with asyncio.
+   and a descriptor is closed when connection_lost() has run, as with asyncio. A pipe
+   is looked for by the loop's watcher instead: its file may be closed behind our back,
+   or be the same for both directions (a terminal).
 
    What is ready becomes a handle in a queue of the loop, which is run when the poll
    has ended, in the context in which the transport was made: debug mode's measuring
@@ -22,6 +24,8 @@
 
 #include "loop/loop.h"
 
+#include <sys/uio.h>
+
 /* _extra, _loop, _protocol_paused, _high_water, _low_water: the slots of asyncio's
    classes, in whatever order. Only the first is used; the others are hidden by
    attributes of ours. */
@@ -30,6 +34,9 @@
 /* What the poll of one loop reads into: octets. asyncio's max_size. */
 #define CAP_TRANSPORT_READ (256 * 1024)
 
+/* What else a datagram costs in the queue: octets, as asyncio counts them. */
+#define CAP_DATAGRAM_HEADER 8
+
 /* libuv holds its address until the close callback has run. */
 typedef struct cap_poll {
     uv_poll_t poll;
@@ -37,18 +44,22 @@ typedef struct cap_poll {
 } cap_poll;
 
 typedef struct cap_chunk {
-    PyObject *bytes; /* exact bytes, owned */
-    Py_ssize_t sent; /* octets of it */
+    PyObject *bytes;   /* exact bytes, owned */
+    PyObject *address; /* of a datagram, owned; NULL: where the socket is connected to */
+    Py_ssize_t sent;   /* octets of it */
 } cap_chunk;
 
 typedef struct cap_transport {
     PyObject_HEAD
     PyObject *slot[CAP_TRANSPORT_SLOTS];
+    cap_transport_kind kind;
     cap_loop *loop;     /* strong; NULL: not opened yet, or connection_lost() was called */
     PyObject *protocol;
     PyObject *context;  /* all callbacks run in it */
     PyObject *empty_waiter; /* sendfile waits for an empty queue; or NULL or None */
-    cap_poll *poll;
+    cap_poll *poll;       /* of a socket */
+    cap_handle *watch[2]; /* of a pipe: what the watcher calls to read and to write */
+    struct cap_datagrams *datagrams; /* what only datagrams need (datagram.c) */
     struct cap_transport *next; /* of the loop's open ones */
     struct cap_transport *prev;
     cap_deferred gather;   /* queued: something was written in this turn */
@@ -74,6 +85,8 @@ typedef struct cap_transport {
     bool protocol_paused;
     bool want_write;       /* the kernel took no more: wait for room */
     bool listed;
+    bool is_socket;        /* a pipe may be one */
+    bool sees_peer;        /* of a pipe's writing end: readable means that nobody reads */
 } cap_transport;
 
 /* The loop's polls and references are given up: the loop is closed or garbage. */
@@ -86,6 +99,26 @@ cap_transport_state(const cap_transport *t)
     return cap_loop_state_of(t->loop->reactor.st);
 }
 
+static inline PyObject *
+cap_transport_method(const cap_transport *t, cap_transport_callback which)
+{
+    return cap_transport_state(t)->transport_method[t->kind][which];
+}
+
+static inline bool
+cap_transport_wants_read(const cap_transport *t)
+{
+    if (t->kind == CAP_WRITE_PIPE)
+        return t->started && t->sees_peer && !t->conn_lost;
+    return t->started && !t->paused && !t->closing && !t->eof_read && !t->conn_lost;
+}
+
+/* Queue a call of a method with the transport and up to two arguments, in its context.
+   0, or -1 with an exception. */
+int cap_transport_call_soon(cap_transport *t, PyObject *method, PyObject *a, PyObject *b);
+/* Its protocol's or its own method NAME, with up to one argument, in its context, now. */
+int cap_transport_call_in_context(cap_transport *t, PyObject *self, PyObject *name,
+                                  PyObject *arg);
 /* Look for what is wanted now. 0, or -1 with an exception. The caller holds a
    reference. */
 int cap_transport_update(cap_transport *t);
@@ -109,6 +142,32 @@ PyObject *cap_transport_start(cap_transport *t, PyObject *const *args, Py_ssize_
 PyObject *cap_transport_close(cap_transport *t, PyObject *ignored);
 PyObject *cap_transport_read_ready(cap_transport *t, PyObject *ignored);
 
+/* ---- pipe.c ---- */
+
+/* _open()'s part: what kind of file it is. 0, or -1 with ValueError or OSError. */
+int cap_pipe_open(cap_transport *t, int fd);
+int cap_pipe_update(cap_transport *t, int wanted);
+void cap_pipe_detach(cap_transport *t);
+/* The reading end: nothing more will come. */
+int cap_pipe_read_eof(cap_transport *t);
+/* The writing end is readable. */
+int cap_pipe_peer_gone(cap_transport *t);
+/* As write() and writev(); a SIGPIPE is not seen by anybody. */
+ssize_t cap_pipe_write(int fd, const struct iovec *iov, size_t n);
+
+/* ---- datagram.c ---- */
+
+/* After _open(): the Python socket, remote_addr or None, and whether it is connected.
+   0, or -1 with MemoryError. */
+int cap_datagrams_open(cap_transport *t, PyObject *sock, PyObject *remote, bool connected);
+/* May free the socket, not close it. */
+void cap_datagrams_free(cap_transport *t);
+int cap_datagrams_traverse(const cap_transport *t, visitproc visit, void *arg);
+int cap_datagrams_read(cap_transport *t, PyObject *protocol);
+int cap_datagrams_write_ready(cap_transport *t);
+PyObject *cap_datagrams_sendto(cap_transport *t, PyObject *const *args, Py_ssize_t nargs,
+                               PyObject *kwnames);
+
 /* ---- transport_type.c ---- */
 
 int cap_transport_type_init(PyObject *module, cap_state *st);
@@ -124,6 +183,12 @@ PyObject *cap_transport_write_ready(cap_transport *t, PyObject *ignored);
    fails. 0, or -1 with an exception. */
 int cap_transport_send_gathered(cap_transport *t);
 void cap_transport_drop_queue(cap_transport *t);
+/* Takes the references, also when it fails. 0, or -1 with MemoryError. */
+int cap_transport_append(cap_transport *t, PyObject *bytes, Py_ssize_t sent, PyObject *address);
+int cap_transport_pause_protocol(cap_transport *t);
+int cap_transport_resume_protocol(cap_transport *t);
+/* Nobody will get what is written: says so after some of them. */
+PyObject *cap_transport_write_to_nobody(cap_transport *t);
 /* The end of a turn in which something was written: cap_deferred.run */
 void cap_transport_end_of_turn(cap_deferred *d);
 

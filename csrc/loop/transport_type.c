@@ -1,4 +1,4 @@
-/* Stream transports: the type and its methods. */
+/* Transports: the types and their methods. */
 #include "loop/transport.h"
 
 /* ---- methods ---- */
@@ -92,6 +92,37 @@ transport_send_gathered(cap_transport *t, PyObject *Py_UNUSED(ignored))
     return cap_transport_send_gathered(t) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
+/* What a handle of a pipe calls when nothing more comes. */
+static PyObject *
+transport_call_eof(cap_transport *t, PyObject *Py_UNUSED(ignored))
+{
+    if (t->loop == NULL || t->protocol == NULL)
+        Py_RETURN_NONE;
+    PyObject *protocol = Py_NewRef(t->protocol);
+    t->entered++;
+    PyObject *done = PyObject_CallMethodNoArgs(protocol, cap_transport_state(t)->eof_received);
+    t->entered--;
+    Py_DECREF(protocol);
+    if (done == NULL)
+        return NULL;
+    Py_DECREF(done);
+    Py_RETURN_NONE;
+}
+
+/* (sock, remote_addr, connected) */
+static PyObject *
+transport_open_datagrams(cap_transport *t, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 3 || t->datagrams != NULL || t->loop == NULL) {
+        PyErr_SetString(PyExc_TypeError, "_open_datagrams(sock, remote, connected), once");
+        return NULL;
+    }
+    int connected = PyObject_IsTrue(args[2]);
+    if (connected < 0 || cap_datagrams_open(t, args[0], args[1], connected) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 transport_detach(cap_transport *t, PyObject *Py_UNUSED(ignored))
 {
@@ -109,17 +140,30 @@ get_loop(cap_transport *t, void *Py_UNUSED(closure))
 /* ---- the type ---- */
 
 static PyObject *
-transport_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+new_of_kind(PyTypeObject *type, cap_transport_kind kind)
 {
     cap_transport *t = (cap_transport *)type->tp_alloc(type, 0);
     if (t == NULL)
         return NULL;
+    t->kind = kind;
     t->fd = -1;
     t->high_water = 64 * 1024;
     t->low_water = 16 * 1024;
     t->gather.run = cap_transport_end_of_turn;
     return (PyObject *)t;
 }
+
+#define NEW_OF_KIND(name, kind)                                                \
+    static PyObject *name(PyTypeObject *type, PyObject *Py_UNUSED(args),       \
+                          PyObject *Py_UNUSED(kwargs))                         \
+    {                                                                          \
+        return new_of_kind(type, kind);                                        \
+    }
+NEW_OF_KIND(new_stream, CAP_STREAM)
+NEW_OF_KIND(new_read_pipe, CAP_READ_PIPE)
+NEW_OF_KIND(new_write_pipe, CAP_WRITE_PIPE)
+NEW_OF_KIND(new_datagram, CAP_DATAGRAM)
+#undef NEW_OF_KIND
 
 static int
 transport_traverse(cap_transport *t, visitproc visit, void *arg)
@@ -131,7 +175,11 @@ transport_traverse(cap_transport *t, visitproc visit, void *arg)
     Py_VISIT(t->protocol);
     Py_VISIT(t->context);
     Py_VISIT(t->empty_waiter);
-    return 0;
+    Py_VISIT((PyObject *)t->watch[0]);
+    Py_VISIT((PyObject *)t->watch[1]);
+    for (size_t i = 0; i < t->len; i++)
+        Py_VISIT(t->chunk[t->head + i].address);
+    return cap_datagrams_traverse(t, visit, arg);
 }
 
 static int
@@ -140,6 +188,7 @@ transport_clear(cap_transport *t)
     if (t->loop != NULL)
         cap_transport_detach(t);
     cap_transport_drop_queue(t);
+    cap_datagrams_free(t);
     for (int i = 0; i < CAP_TRANSPORT_SLOTS; i++)
         Py_CLEAR(t->slot[i]);
     Py_CLEAR(t->protocol);
@@ -165,42 +214,69 @@ PyDoc_STRVAR(open_doc, "_open($self, loop, fd, protocol, waiter, /)\n--\n\n"
                        "Serve the non-blocking socket `fd`, which the caller keeps open until\n"
                        "_closed() is called. connection_made() is called at the next turn.");
 
-static PyMethodDef transport_methods[] = {
-    {"write", (PyCFunction)cap_transport_write, METH_O,
-     PyDoc_STR("write($self, data, /)\n--\n\nSend the octets of `data`. Does not wait.")},
-    {"writelines", (PyCFunction)cap_transport_writelines, METH_O,
-     PyDoc_STR("writelines($self, list_of_data, /)\n--\n\nSend all of them, one after another.")},
-    {"write_eof", (PyCFunction)cap_transport_write_eof, METH_NOARGS,
-     PyDoc_STR("write_eof($self)\n--\n\nEnd this direction when all is sent.")},
-    {"can_write_eof", (PyCFunction)transport_can_write_eof, METH_NOARGS,
-     PyDoc_STR("can_write_eof($self)\n--\n\nTrue.")},
-    {"set_protocol", (PyCFunction)transport_set_protocol, METH_O,
-     PyDoc_STR("set_protocol($self, protocol, /)\n--\n\nGive what comes to another protocol.")},
-    {"get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS,
-     PyDoc_STR("get_protocol($self)\n--\n\nThe protocol.")},
-    {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS,
-     PyDoc_STR("is_closing($self)\n--\n\nWhether it is closed or about to be.")},
-    {"is_reading", (PyCFunction)transport_is_reading, METH_NOARGS,
-     PyDoc_STR("is_reading($self)\n--\n\nWhether it is neither paused nor closing.")},
-    {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS,
-     PyDoc_STR("pause_reading($self)\n--\n\nNo data_received() until resume_reading().")},
-    {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS,
-     PyDoc_STR("resume_reading($self)\n--\n\nThe end of pause_reading().")},
-    {"close", (PyCFunction)cap_transport_close, METH_NOARGS,
-     PyDoc_STR("close($self)\n--\n\nClose it when all is sent.")},
-    {"abort", (PyCFunction)transport_abort, METH_NOARGS,
-     PyDoc_STR("abort($self)\n--\n\nClose it; what waits is dropped.")},
-    {"get_write_buffer_size", (PyCFunction)transport_buffer_size, METH_NOARGS,
-     PyDoc_STR("get_write_buffer_size($self)\n--\n\nHow many octets wait to be sent.")},
-    {"_open", FAST(cap_transport_open), METH_FASTCALL, open_doc},
-    {"_start", FAST(cap_transport_start), METH_FASTCALL, NULL},
-    {"_read_ready", (PyCFunction)cap_transport_read_ready, METH_NOARGS, NULL},
-    {"_write_ready", (PyCFunction)cap_transport_write_ready, METH_NOARGS, NULL},
-    {"_send_gathered", (PyCFunction)transport_send_gathered, METH_NOARGS, NULL},
-    {"_force_close", (PyCFunction)transport_force_close, METH_O, NULL},
-    {"_call_connection_lost", (PyCFunction)transport_lost, METH_O, NULL},
-    {"_detach", (PyCFunction)transport_detach, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
+#define EVERY_KIND                                                             \
+    {"set_protocol", (PyCFunction)transport_set_protocol, METH_O,              \
+     PyDoc_STR("set_protocol($self, protocol, /)\n--\n\nGive what comes to another protocol.")}, \
+    {"get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS,         \
+     PyDoc_STR("get_protocol($self)\n--\n\nThe protocol.")},                   \
+    {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS,             \
+     PyDoc_STR("is_closing($self)\n--\n\nWhether it is closed or about to be.")}, \
+    {"close", (PyCFunction)cap_transport_close, METH_NOARGS,                   \
+     PyDoc_STR("close($self)\n--\n\nClose it when all is sent.")},             \
+    {"_open", FAST(cap_transport_open), METH_FASTCALL, open_doc},              \
+    {"_start", FAST(cap_transport_start), METH_FASTCALL, NULL},                \
+    {"_read_ready", (PyCFunction)cap_transport_read_ready, METH_NOARGS, NULL}, \
+    {"_force_close", (PyCFunction)transport_force_close, METH_O, NULL},        \
+    {"_call_connection_lost", (PyCFunction)transport_lost, METH_O, NULL},      \
+    {"_detach", (PyCFunction)transport_detach, METH_NOARGS, NULL}
+
+#define READING                                                                \
+    {"is_reading", (PyCFunction)transport_is_reading, METH_NOARGS,             \
+     PyDoc_STR("is_reading($self)\n--\n\nWhether it is neither paused nor closing.")}, \
+    {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS,       \
+     PyDoc_STR("pause_reading($self)\n--\n\nNothing is received until resume_reading().")}, \
+    {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS,     \
+     PyDoc_STR("resume_reading($self)\n--\n\nThe end of pause_reading().")}
+
+#define WRITING                                                                \
+    {"abort", (PyCFunction)transport_abort, METH_NOARGS,                       \
+     PyDoc_STR("abort($self)\n--\n\nClose it; what waits is dropped.")},       \
+    {"get_write_buffer_size", (PyCFunction)transport_buffer_size, METH_NOARGS, \
+     PyDoc_STR("get_write_buffer_size($self)\n--\n\nHow many octets wait to be sent.")}, \
+    {"_write_ready", (PyCFunction)cap_transport_write_ready, METH_NOARGS, NULL}
+
+#define WRITING_STREAM                                                         \
+    WRITING,                                                                   \
+    {"write", (PyCFunction)cap_transport_write, METH_O,                        \
+     PyDoc_STR("write($self, data, /)\n--\n\nSend the octets of `data`. Does not wait.")}, \
+    {"writelines", (PyCFunction)cap_transport_writelines, METH_O,              \
+     PyDoc_STR("writelines($self, list_of_data, /)\n--\n\nSend all of them, one after another.")}, \
+    {"write_eof", (PyCFunction)cap_transport_write_eof, METH_NOARGS,           \
+     PyDoc_STR("write_eof($self)\n--\n\nEnd this direction when all is sent.")}, \
+    {"can_write_eof", (PyCFunction)transport_can_write_eof, METH_NOARGS,       \
+     PyDoc_STR("can_write_eof($self)\n--\n\nTrue.")},                          \
+    {"_send_gathered", (PyCFunction)transport_send_gathered, METH_NOARGS, NULL}
+
+static PyMethodDef stream_methods[] = {EVERY_KIND, READING, WRITING_STREAM, {NULL}};
+
+static PyMethodDef read_pipe_methods[] = {
+    EVERY_KIND,
+    READING,
+    {"_call_eof", (PyCFunction)transport_call_eof, METH_NOARGS, NULL},
+    {NULL},
+};
+
+static PyMethodDef write_pipe_methods[] = {EVERY_KIND, WRITING_STREAM, {NULL}};
+
+static PyMethodDef datagram_methods[] = {
+    EVERY_KIND,
+    READING,
+    WRITING,
+    {"sendto", FAST(cap_datagrams_sendto), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("sendto($self, data, addr=None)\n--\n\n"
+               "Send a datagram, to `addr` or to where the socket is connected. Does not wait.")},
+    {"_open_datagrams", FAST(transport_open_datagrams), METH_FASTCALL, NULL},
+    {NULL},
 };
 
 static PyGetSetDef transport_getset[] = {
@@ -223,24 +299,22 @@ static PyMemberDef transport_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-static PyType_Slot transport_slots[] = {
-    {Py_tp_doc, PyDoc_STR("The native part of a stream transport; of no use alone.")},
-    {Py_tp_new, transport_new},
-    {Py_tp_dealloc, transport_dealloc},
-    {Py_tp_traverse, transport_traverse},
-    {Py_tp_clear, transport_clear},
-    {Py_tp_methods, transport_methods},
-    {Py_tp_getset, transport_getset},
-    {Py_tp_members, transport_members},
-    {0, NULL},
-};
-
-static PyType_Spec transport_spec = {
-    .name = "capicorn._core.StreamTransport",
-    .basicsize = sizeof(cap_transport),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
-    .slots = transport_slots,
-};
+#define SLOTS(kind, doc)                                                       \
+    static PyType_Slot kind##_slots[] = {                                      \
+        {Py_tp_doc, PyDoc_STR(doc)},                                           \
+        {Py_tp_new, new_##kind},                                               \
+        {Py_tp_dealloc, transport_dealloc},                                    \
+        {Py_tp_traverse, transport_traverse},                                  \
+        {Py_tp_clear, transport_clear},                                        \
+        {Py_tp_methods, kind##_methods},                                       \
+        {Py_tp_getset, transport_getset},                                      \
+        {Py_tp_members, transport_members},                                    \
+        {0, NULL},                                                             \
+    }
+SLOTS(stream, "The native part of a stream transport; of no use alone.");
+SLOTS(read_pipe, "The native part of a transport that reads a pipe; of no use alone.");
+SLOTS(write_pipe, "The native part of a transport that writes a pipe; of no use alone.");
+SLOTS(datagram, "The native part of a datagram transport; of no use alone.");
 
 static PyObject *
 attribute_of(const char *module, const char *name)
@@ -268,6 +342,8 @@ make_names(cap_loop_state *ls)
         {&ls->maybe_resume, "_maybe_resume_protocol"},
         {&ls->closed_name, "_closed"},
         {&ls->close_name, "close"},
+        {&ls->datagram_received, "datagram_received"},
+        {&ls->error_received, "error_received"},
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if ((*names[i].at = PyUnicode_InternFromString(names[i].text)) == NULL)
@@ -276,33 +352,79 @@ make_names(cap_loop_state *ls)
     return (ls->minus_one = PyLong_FromLong(-1)) != NULL ? 0 : -1;
 }
 
+static const struct {
+    const char *name;
+    const char *base; /* asyncio's */
+    PyType_Slot *slots;
+} kinds[CAP_TRANSPORT_KINDS] = {
+    [CAP_STREAM] = {"capicorn._core.StreamTransport", "_FlowControlMixin", stream_slots},
+    [CAP_READ_PIPE] = {"capicorn._core.ReadPipeTransport", "ReadTransport", read_pipe_slots},
+    [CAP_WRITE_PIPE] = {"capicorn._core.WritePipeTransport", "_FlowControlMixin",
+                        write_pipe_slots},
+    [CAP_DATAGRAM] = {"capicorn._core.DatagramTransport", "_FlowControlMixin", datagram_slots},
+};
+
+static const char *const callbacks[CAP_TRANSPORT_CALLBACKS] = {
+    [CAP_ON_START] = "_start",
+    [CAP_ON_READ] = "_read_ready",
+    [CAP_ON_WRITE] = "_write_ready",
+    [CAP_ON_LOST] = "_call_connection_lost",
+    [CAP_ON_EOF] = "_call_eof",
+};
+
+/* The methods that handles call, of those that a kind has. */
+static int
+take_callbacks(cap_loop_state *ls, PyObject *type, int kind)
+{
+    for (int i = 0; i < CAP_TRANSPORT_CALLBACKS; i++) {
+        PyObject *method = PyObject_GetAttrString(type, callbacks[i]);
+        if (method == NULL && !PyErr_ExceptionMatches(PyExc_AttributeError))
+            return -1;
+        PyErr_Clear();
+        ls->transport_method[kind][i] = method;
+    }
+    return 0;
+}
+
+static int
+make_type(PyObject *module, cap_loop_state *ls, int kind)
+{
+    PyObject *base = attribute_of("asyncio.transports", kinds[kind].base), *type = NULL;
+    if (base == NULL)
+        return -1;
+    /* _FlowControlMixin has all the slots, ReadTransport the first. */
+    size_t size = kind == CAP_READ_PIPE ? offsetof(cap_transport, slot[1])
+                                        : offsetof(cap_transport, kind);
+    PyType_Spec spec = {
+        .name = kinds[kind].name,
+        .basicsize = sizeof(cap_transport),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+        .slots = kinds[kind].slots,
+    };
+    int rc = -1;
+    if (((PyTypeObject *)base)->tp_basicsize != (Py_ssize_t)size)
+        PyErr_Format(PyExc_ImportError,
+                     "asyncio.transports.%s is not what capicorn knows: "
+                     "this version of Python is too new for it",
+                     kinds[kind].base);
+    else if ((type = PyType_FromModuleAndSpec(module, &spec, base)) != NULL &&
+             PyModule_AddType(module, (PyTypeObject *)type) == 0)
+        rc = take_callbacks(ls, type, kind);
+    Py_XDECREF(type);
+    Py_DECREF(base);
+    return rc;
+}
+
 int
 cap_transport_type_init(PyObject *module, cap_state *st)
 {
     cap_loop_state *ls = cap_loop_state_of(st);
-    PyObject *base = attribute_of("asyncio.transports", "_FlowControlMixin"), *type = NULL;
-    if (base == NULL ||
-        (ls->buffered_protocol = attribute_of("asyncio", "BufferedProtocol")) == NULL ||
+    if ((ls->buffered_protocol = attribute_of("asyncio", "BufferedProtocol")) == NULL ||
         (ls->protocol = attribute_of("asyncio", "Protocol")) == NULL || make_names(ls) < 0)
-        goto fail;
-    if (((PyTypeObject *)base)->tp_basicsize != (Py_ssize_t)offsetof(cap_transport, loop)) {
-        PyErr_SetString(PyExc_ImportError,
-                        "asyncio.transports._FlowControlMixin is not what capicorn knows: "
-                        "this version of Python is too new for it");
-        goto fail;
+        return -1;
+    for (int kind = 0; kind < CAP_TRANSPORT_KINDS; kind++) {
+        if (make_type(module, ls, kind) < 0)
+            return -1;
     }
-    type = PyType_FromModuleAndSpec(module, &transport_spec, base);
-    if (type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0 ||
-        (ls->transport_start = PyObject_GetAttrString(type, "_start")) == NULL ||
-        (ls->transport_read_ready = PyObject_GetAttrString(type, "_read_ready")) == NULL ||
-        (ls->transport_write_ready = PyObject_GetAttrString(type, "_write_ready")) == NULL ||
-        (ls->transport_lost = PyObject_GetAttrString(type, "_call_connection_lost")) == NULL)
-        goto fail;
-    Py_DECREF(type);
-    Py_DECREF(base);
     return 0;
-fail:
-    Py_XDECREF(type);
-    Py_XDECREF(base);
-    return -1;
 }

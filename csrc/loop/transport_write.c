@@ -1,4 +1,4 @@
-/* Stream transports: what is written. */
+/* Streams and the writing ends of pipes: what is written. */
 #include "loop/transport.h"
 
 #include "base/mem.h"
@@ -15,7 +15,12 @@
 #define MSG_NOSIGNAL 0 /* CPython ignores SIGPIPE */
 #endif
 
-static const char write_failed[] = "Fatal write error on socket transport";
+static const char *
+write_failed(const cap_transport *t)
+{
+    return t->kind == CAP_WRITE_PIPE ? "Fatal write error on pipe transport"
+                                     : "Fatal write error on socket transport";
+}
 
 /* ---- the queue ---- */
 
@@ -27,14 +32,15 @@ cap_transport_drop_queue(cap_transport *t)
     t->chunk = NULL;
     t->head = t->len = t->cap = 0;
     t->queued = 0;
-    for (size_t i = 0; i < len; i++)
+    for (size_t i = 0; i < len; i++) {
         Py_DECREF(chunk[head + i].bytes);
+        Py_XDECREF(chunk[head + i].address);
+    }
     cap_free(chunk);
 }
 
-/* Takes the reference, also when it fails. 0, or -1 with MemoryError. */
-static int
-append(cap_transport *t, PyObject *bytes, Py_ssize_t sent)
+int
+cap_transport_append(cap_transport *t, PyObject *bytes, Py_ssize_t sent, PyObject *address)
 {
     if (t->head + t->len == t->cap) {
         if (t->head >= t->cap / 2 && t->head != 0) {
@@ -46,6 +52,7 @@ append(cap_transport *t, PyObject *bytes, Py_ssize_t sent)
             cap_chunk *chunk = cap_realloc(t->chunk, cap * sizeof *chunk);
             if (chunk == NULL) {
                 Py_DECREF(bytes);
+                Py_XDECREF(address);
                 PyErr_NoMemory();
                 return -1;
             }
@@ -53,8 +60,10 @@ append(cap_transport *t, PyObject *bytes, Py_ssize_t sent)
             t->cap = cap;
         }
     }
-    t->chunk[t->head + t->len++] = (cap_chunk){bytes, sent};
+    t->chunk[t->head + t->len++] = (cap_chunk){bytes, address, sent};
     t->queued += PyBytes_GET_SIZE(bytes) - sent;
+    if (t->kind == CAP_DATAGRAM)
+        t->queued += CAP_DATAGRAM_HEADER;
     return 0;
 }
 
@@ -64,9 +73,9 @@ static int
 append_rest(cap_transport *t, PyObject *data, const Py_buffer *view, Py_ssize_t sent)
 {
     if (PyBytes_CheckExact(data))
-        return append(t, Py_NewRef(data), sent);
+        return cap_transport_append(t, Py_NewRef(data), sent, NULL);
     PyObject *copy = PyBytes_FromStringAndSize((const char *)view->buf + sent, view->len - sent);
-    return copy != NULL ? append(t, copy, 0) : -1;
+    return copy != NULL ? cap_transport_append(t, copy, 0, NULL) : -1;
 }
 
 static void
@@ -93,11 +102,12 @@ consume(cap_transport *t, Py_ssize_t n)
 
 /* Octets taken; 0: no room now; -1 with errno. */
 static ssize_t
-send_some(int fd, struct iovec *iov, size_t n)
+send_some(const cap_transport *t, struct iovec *iov, size_t n)
 {
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
-    ssize_t sent = n == 1 ? send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
-                          : sendmsg(fd, &msg, MSG_NOSIGNAL);
+    ssize_t sent = !t->is_socket ? cap_pipe_write(t->fd, iov, n)
+                   : n == 1      ? send(t->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
+                                 : sendmsg(t->fd, &msg, MSG_NOSIGNAL);
     if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return 0;
     return sent;
@@ -117,7 +127,7 @@ send_queue(cap_transport *t)
             iov[i].iov_len = (size_t)(PyBytes_GET_SIZE(c->bytes) - c->sent);
             want += (ssize_t)iov[i].iov_len;
         }
-        ssize_t sent = send_some(t->fd, iov, n);
+        ssize_t sent = send_some(t, iov, n);
         if (sent < 0)
             return -1;
         consume(t, sent);
@@ -129,9 +139,8 @@ send_queue(cap_transport *t)
 
 /* ---- flow control ---- */
 
-/* Call self.NAME() in the transport's context: it tells the protocol. */
-static int
-call_in_context(cap_transport *t, PyObject *name)
+int
+cap_transport_call_in_context(cap_transport *t, PyObject *self, PyObject *name, PyObject *arg)
 {
     /* A context cannot be entered twice. Inside a callback of ours a copy serves, as
        others do it. */
@@ -141,7 +150,8 @@ call_in_context(cap_transport *t, PyObject *name)
     int rc = PyContext_Enter(context);
     if (rc == 0) {
         t->entered++;
-        PyObject *done = PyObject_CallMethodNoArgs((PyObject *)t, name);
+        PyObject *done = arg != NULL ? PyObject_CallMethodOneArg(self, name, arg)
+                                     : PyObject_CallMethodNoArgs(self, name);
         t->entered--;
         PyObject *exc = done == NULL ? cap_err_take() : NULL;
         Py_XDECREF(done);
@@ -155,20 +165,20 @@ call_in_context(cap_transport *t, PyObject *name)
     return rc;
 }
 
-static int
-pause_protocol(cap_transport *t)
+int
+cap_transport_pause_protocol(cap_transport *t)
 {
     if (t->queued <= t->high_water || t->protocol_paused)
         return 0;
-    return call_in_context(t, cap_transport_state(t)->maybe_pause);
+    return cap_transport_call_in_context(t, (PyObject *)t, cap_transport_state(t)->maybe_pause, NULL);
 }
 
-static int
-resume_protocol(cap_transport *t)
+int
+cap_transport_resume_protocol(cap_transport *t)
 {
     if (!t->protocol_paused || t->queued > t->low_water)
         return 0;
-    return call_in_context(t, cap_transport_state(t)->maybe_resume);
+    return cap_transport_call_in_context(t, (PyObject *)t, cap_transport_state(t)->maybe_resume, NULL);
 }
 
 /* ---- the end of a turn ---- */
@@ -179,7 +189,7 @@ fail_write(cap_transport *t)
     PyErr_SetFromErrno(PyExc_OSError);
     cap_transport_drop_queue(t);
     t->want_write = false;
-    return cap_transport_fatal(t, write_failed);
+    return cap_transport_fatal(t, write_failed(t));
 }
 
 int
@@ -203,8 +213,8 @@ cap_transport_end_of_turn(cap_deferred *d)
     if (loop != NULL && t->len != 0) {
         Py_INCREF((PyObject *)loop);
         if (cap_transport_send_gathered(t) < 0 ||
-            (t->loop != NULL && !t->conn_lost && pause_protocol(t) < 0))
-            cap_reactor_report(&loop->reactor, write_failed);
+            (t->loop != NULL && !t->conn_lost && cap_transport_pause_protocol(t) < 0))
+            cap_reactor_report(&loop->reactor, write_failed(t));
         Py_DECREF((PyObject *)loop);
     }
     Py_DECREF((PyObject *)t);
@@ -223,7 +233,15 @@ gather_from_now(cap_transport *t)
 
 /* ---- write ---- */
 
-/* 1: go on; 0: not connected any more; -1 with an exception. */
+/* close() ends a pipe for its writer; what is written to a stream then still goes out
+   when something waits. */
+static bool
+for_nobody(const cap_transport *t)
+{
+    return t->conn_lost || t->loop == NULL || (t->kind == CAP_WRITE_PIPE && t->closing);
+}
+
+/* 0, or -1 with an exception. */
 static int
 check_write(cap_transport *t, const char *what)
 {
@@ -235,11 +253,11 @@ check_write(cap_transport *t, const char *what)
         PyErr_Format(PyExc_RuntimeError, "unable to %s; sendfile is in progress", what);
         return -1;
     }
-    return 1;
+    return 0;
 }
 
-static PyObject *
-write_to_nobody(cap_transport *t)
+PyObject *
+cap_transport_write_to_nobody(cap_transport *t)
 {
     if (t->conn_lost >= WARN_AFTER) {
         PyObject *done = PyObject_CallMethod((PyObject *)t, "_warn_lost", NULL);
@@ -247,7 +265,8 @@ write_to_nobody(cap_transport *t)
             return NULL;
         Py_DECREF(done);
     }
-    t->conn_lost++;
+    if (t->conn_lost) /* a pipe that is closed may still have something to send */
+        t->conn_lost++;
     Py_RETURN_NONE;
 }
 
@@ -260,7 +279,7 @@ after_append(cap_transport *t)
         return -1;
     if (!t->want_write || t->loop == NULL)
         return 0; /* all is with the kernel, or will be at the turn's end */
-    return pause_protocol(t);
+    return cap_transport_pause_protocol(t);
 }
 
 static int
@@ -269,7 +288,7 @@ write_view(cap_transport *t, PyObject *data, const Py_buffer *view)
     if (t->len != 0 || t->gather.queued)
         return append_rest(t, data, view, 0) < 0 ? -1 : after_append(t);
     struct iovec iov = {.iov_base = view->buf, .iov_len = (size_t)view->len};
-    ssize_t sent = send_some(t->fd, &iov, 1);
+    ssize_t sent = send_some(t, &iov, 1);
     if (sent < 0)
         return fail_write(t);
     if (sent == view->len) {
@@ -281,7 +300,7 @@ write_view(cap_transport *t, PyObject *data, const Py_buffer *view)
     t->want_write = true;
     if (cap_transport_update(t) < 0)
         return -1;
-    return pause_protocol(t);
+    return cap_transport_pause_protocol(t);
 }
 
 PyObject *
@@ -299,8 +318,8 @@ cap_transport_write(cap_transport *t, PyObject *data)
     PyObject *res;
     if (view.len == 0)
         res = Py_NewRef(Py_None);
-    else if (t->conn_lost || t->loop == NULL)
-        res = write_to_nobody(t);
+    else if (for_nobody(t))
+        res = cap_transport_write_to_nobody(t);
     else
         res = write_view(t, data, &view) < 0 ? NULL : Py_NewRef(Py_None);
     PyBuffer_Release(&view);
@@ -332,13 +351,13 @@ cap_transport_writelines(cap_transport *t, PyObject *list)
         }
         PyList_SetItem(items, i, bytes);
     }
-    if (t->conn_lost || t->loop == NULL) {
-        res = n != 0 ? write_to_nobody(t) : Py_NewRef(Py_None);
+    if (for_nobody(t)) {
+        res = n != 0 ? cap_transport_write_to_nobody(t) : Py_NewRef(Py_None);
         goto end;
     }
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *bytes = PyList_GET_ITEM(items, i);
-        if (PyBytes_GET_SIZE(bytes) != 0 && append(t, Py_NewRef(bytes), 0) < 0)
+        if (PyBytes_GET_SIZE(bytes) != 0 && cap_transport_append(t, Py_NewRef(bytes), 0, NULL) < 0)
             goto end;
     }
     if (t->len == before || after_append(t) == 0)
@@ -362,6 +381,8 @@ shut_write(cap_transport *t)
 PyObject *
 cap_transport_write_eof(cap_transport *t, PyObject *Py_UNUSED(ignored))
 {
+    if (t->kind == CAP_WRITE_PIPE)
+        return cap_transport_close(t, NULL);
     if (t->closing || t->eof_written || t->loop == NULL)
         Py_RETURN_NONE;
     t->eof_written = true;
@@ -401,7 +422,7 @@ write_ready(cap_transport *t)
         cap_transport_drop_queue(t);
         t->want_write = false;
         cap_err_restore(Py_XNewRef(exc));
-        if (cap_transport_fatal(t, write_failed) == 0)
+        if (cap_transport_fatal(t, write_failed(t)) == 0)
             rc = t->loop != NULL ? tell_waiter(t, st->str.set_exception, exc) : 0;
         Py_XDECREF(exc);
         return rc;
@@ -411,7 +432,7 @@ write_ready(cap_transport *t)
         if (cap_transport_update(t) < 0)
             return -1;
     }
-    if (resume_protocol(t) < 0)
+    if (cap_transport_resume_protocol(t) < 0)
         return -1;
     /* It may have written more, closed, or aborted. */
     if (t->len != 0 || t->loop == NULL || t->conn_lost)
@@ -429,7 +450,7 @@ cap_transport_write_ready(cap_transport *t, PyObject *Py_UNUSED(ignored))
     if (t->conn_lost || !t->want_write || t->loop == NULL)
         Py_RETURN_NONE;
     t->entered++;
-    int rc = write_ready(t);
+    int rc = t->kind == CAP_DATAGRAM ? cap_datagrams_write_ready(t) : write_ready(t);
     t->entered--;
     if (rc < 0)
         return NULL;

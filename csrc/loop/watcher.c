@@ -174,46 +174,93 @@ make_room(cap_watcher *w, int fd)
     return 0;
 }
 
-PyObject *
-cap_watcher_add(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs, bool writer)
+/* `fileobj` NULL: the number of `fd` itself. */
+static int
+watch(cap_loop *loop, PyObject *fileobj, int fd, cap_handle *h, bool writer)
 {
     cap_watcher *w = &loop->watcher;
+    if (w->fd < 0) {
+        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        return -1;
+    }
+    PyObject *key = fileobj != NULL ? Py_NewRef(fileobj) : PyLong_FromLong(fd);
+    if (key == NULL)
+        return -1;
+    if (make_room(w, fd) < 0)
+        goto fail;
+    cap_watch *watch = &w->item[fd];
+    uint32_t before = events_of(watch);
+    if (control(w, fd, before, before | (uint32_t)(writer ? EPOLLOUT : EPOLLIN)) < 0)
+        goto fail;
+    if (watch->fileobj == NULL)
+        watch->fileobj = Py_NewRef(key);
+    Py_DECREF(key);
+    cap_handle **at = writer ? &watch->writer : &watch->reader, *old = *at;
+    *at = (cap_handle *)Py_NewRef((PyObject *)h);
+    int rc = old != NULL && old != h ? cap_handle_cancel(old) : 0;
+    Py_XDECREF((PyObject *)old);
+    return rc;
+fail:
+    Py_DECREF(key);
+    return -1;
+}
+
+PyObject *
+cap_watcher_add(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs, bool writer,
+                PyObject *context)
+{
     int fd, error;
     if (nargs < 2) {
         PyErr_SetString(PyExc_TypeError, "a descriptor and a callback are needed");
         return NULL;
     }
-    cap_watch *watch = find(w, args[0], &fd, &error);
-    if (watch == NULL && fd < 0)
+    if (find(&loop->watcher, args[0], &fd, &error) == NULL && fd < 0)
         return NULL;
-    cap_handle *h = cap_handle_new(loop, args[1], args + 2, nargs - 2, NULL);
-    if (h == NULL)
-        return NULL;
-    /* Making it ran Python (debug mode, a collection): look again. */
-    if (w->fd < 0) {
-        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
-        goto fail;
-    }
-    if (make_room(w, fd) < 0)
-        goto fail;
-    watch = &w->item[fd];
-    uint32_t before = events_of(watch);
-    if (control(w, fd, before, before | (uint32_t)(writer ? EPOLLOUT : EPOLLIN)) < 0)
-        goto fail;
-    if (watch->fileobj == NULL)
-        watch->fileobj = Py_NewRef(args[0]);
-    cap_handle **at = writer ? &watch->writer : &watch->reader, *old = *at;
-    *at = (cap_handle *)Py_NewRef((PyObject *)h);
-    if (old != NULL) {
-        int rc = cap_handle_cancel(old);
-        Py_DECREF((PyObject *)old);
-        if (rc < 0)
-            goto fail;
-    }
+    cap_handle *h = cap_handle_new(loop, args[1], args + 2, nargs - 2, context);
+    /* Making it ran Python (debug mode, a collection): nothing that was found holds. */
+    if (h != NULL && watch(loop, args[0], fd, h, writer) < 0)
+        Py_CLEAR(h);
     return (PyObject *)h;
-fail:
-    Py_DECREF((PyObject *)h);
-    return NULL;
+}
+
+int
+cap_watcher_watch(cap_loop *loop, int fd, cap_handle *h, bool writer)
+{
+    return watch(loop, NULL, fd, h, writer);
+}
+
+/* Takes out one of a watch. The reference of its handle goes to the caller. */
+static cap_handle *
+take_out(cap_loop *loop, int fd, bool writer)
+{
+    cap_watch *watch = &loop->watcher.item[fd];
+    cap_handle **at = writer ? &watch->writer : &watch->reader, *old = *at;
+    if (old == NULL)
+        return NULL;
+    *at = NULL;
+    struct epoll_event ev = {.events = events_of(watch), .data.fd = fd};
+    PyObject *last = NULL;
+    if (ev.events == 0) {
+        last = watch->fileobj;
+        watch->fileobj = NULL;
+    }
+    /* Fails when the descriptor was closed first: then the kernel forgot it. After a
+       fork the set is shared with the parent, who goes on using it. */
+    if (loop->forks == cap_forks)
+        (void)epoll_ctl(loop->watcher.fd, ev.events == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD, fd,
+                        &ev);
+    Py_XDECREF(last);
+    return old;
+}
+
+void
+cap_watcher_unwatch(cap_loop *loop, int fd, cap_handle *h, bool writer)
+{
+    cap_watcher *w = &loop->watcher;
+    if (fd < 0 || (size_t)fd >= w->len ||
+        (writer ? w->item[fd].writer : w->item[fd].reader) != h)
+        return;
+    Py_DECREF((PyObject *)take_out(loop, fd, writer));
 }
 
 PyObject *
@@ -228,23 +275,11 @@ cap_watcher_remove(cap_loop *loop, PyObject *fileobj, bool writer)
         PyErr_Clear();
         Py_RETURN_FALSE;
     }
-    cap_handle **at = writer ? &watch->writer : &watch->reader, *old = *at;
+    cap_handle *old = take_out(loop, fd, writer);
     if (old == NULL)
         Py_RETURN_FALSE;
-    *at = NULL;
-    struct epoll_event ev = {.events = events_of(watch), .data.fd = fd};
-    PyObject *last = NULL;
-    if (ev.events == 0) {
-        last = watch->fileobj;
-        watch->fileobj = NULL;
-    }
-    /* Fails when the descriptor was closed first: then the kernel forgot it. After a
-       fork the set is shared with the parent, who goes on using it. */
-    if (loop->forks == cap_forks)
-        (void)epoll_ctl(w->fd, ev.events == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD, fd, &ev);
     int rc = cap_handle_cancel(old);
     Py_DECREF((PyObject *)old);
-    Py_XDECREF(last);
     if (rc < 0)
         return NULL;
     Py_RETURN_TRUE;
@@ -283,6 +318,12 @@ cap_watcher_fds(cap_loop *loop)
     return fds;
 }
 
+static int
+queue(cap_loop *loop, cap_handle *h)
+{
+    return cap_ready_push(h->flags & CAP_HANDLE_IO ? &loop->io : &loop->ready, h);
+}
+
 int
 cap_watcher_collect(cap_loop *loop)
 {
@@ -302,11 +343,11 @@ cap_watcher_collect(cap_loop *loop)
         /* An error or a hang-up wakes both, as with selectors. */
         if ((ev[i].events & ~(uint32_t)EPOLLOUT) && watch->reader != NULL &&
             !(watch->reader->flags & CAP_HANDLE_CANCELLED) &&
-            cap_ready_push(&loop->ready, watch->reader) < 0)
+            queue(loop, watch->reader) < 0)
             return -1;
         if ((ev[i].events & ~(uint32_t)EPOLLIN) && watch->writer != NULL &&
             !(watch->writer->flags & CAP_HANDLE_CANCELLED) &&
-            cap_ready_push(&loop->ready, watch->writer) < 0)
+            queue(loop, watch->writer) < 0)
             return -1;
     }
     return 0;

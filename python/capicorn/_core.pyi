@@ -24,14 +24,11 @@ class TimerHandle(Handle):
 class Loop:
     """The native part of `capicorn.Loop`; see python/capicorn/loop.py."""
 
-class StreamTransport(asyncio.Transport):
-    """The native part of `capicorn.transports.StreamTransport`."""
+class _Transport:
+    """What the native parts of all transports have."""
 
     _extra: dict[str, Any]
-    _loop: asyncio.AbstractEventLoop | None
     _protocol: asyncio.BaseProtocol | None
-    _empty_waiter: asyncio.Future[None] | None
-    _protocol_paused: bool
     _closing: bool
     _paused: bool
     _polled: int
@@ -44,8 +41,27 @@ class StreamTransport(asyncio.Transport):
         /,
     ) -> None: ...
     def _detach(self) -> None: ...
-    def _send_gathered(self) -> None: ...
     def _force_close(self, exc: BaseException | None, /) -> None: ...
+
+class StreamTransport(_Transport, asyncio.Transport):
+    """The native part of `capicorn.transports.StreamTransport`."""
+
+    _loop: asyncio.AbstractEventLoop | None
+    _empty_waiter: asyncio.Future[None] | None
+    _protocol_paused: bool
+    def _send_gathered(self) -> None: ...
+
+class ReadPipeTransport(_Transport, asyncio.ReadTransport):
+    """The native part of `capicorn.transports.ReadPipeTransport`."""
+
+class WritePipeTransport(_Transport, asyncio.Transport):
+    """The native part of `capicorn.transports.WritePipeTransport`."""
+
+class DatagramTransport(_Transport, asyncio.Transport):
+    """The native part of `capicorn.transports.DatagramTransport`."""
+
+    def sendto(self, data: bytes | bytearray | memoryview, addr: Any = None) -> None: ...
+    def _open_datagrams(self, sock: Any, remote: Any, connected: bool, /) -> None: ...
 
 class Connection:
     """One client's connection. Only to be counted, listed and closed from Python."""

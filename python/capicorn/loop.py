@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import _core
-from .transports import StreamTransport
+from .transports import DatagramTransport, ReadPipeTransport, StreamTransport, WritePipeTransport
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventLoopPolicy", "Loop", "install", "new_event_loop"]
 
-# Streams over sockets are in C. False: the standard library's transports, for comparison.
+# Transports are in C. False: the standard library's, for comparison.
 NATIVE_STREAMS = True
 
 
@@ -112,13 +112,13 @@ def _set_no_delay(sock: socket.socket) -> None:
 
 
 def _is_ours(sock: socket.socket) -> bool:
-    """Whether StreamTransport takes it: by type, as mocks of a socket have no descriptor."""
+    """Whether our transports take it: by type, as mocks of a socket have no descriptor."""
     return NATIVE_STREAMS and issubclass(type(sock), socket.socket)
 
 
-def _in(context: contextvars.Context | None, *args: Any) -> StreamTransport:
-    """A StreamTransport whose callbacks run in a copy of `context`; None: of the current one."""
-    return StreamTransport(*args) if context is None else context.copy().run(StreamTransport, *args)
+def _in(context: contextvars.Context | None, kind: Callable[..., Any], *args: Any) -> Any:
+    """A transport whose callbacks run in a copy of `context`; None: of the current one."""
+    return kind(*args) if context is None else context.copy().run(kind, *args)
 
 
 def _run_handle(handle: asyncio.Handle) -> None:
@@ -225,7 +225,7 @@ class Loop(_core.Loop, _SelectorEventLoop):
     ) -> Any:
         _set_no_delay(sock)
         if _is_ours(sock):
-            return _in(context.get("context"), self, sock, protocol, waiter, extra, server)
+            return _in(context.get("context"), StreamTransport, self, sock, protocol, waiter, extra, server)
         return super()._make_socket_transport(sock, protocol, waiter, extra=extra, server=server, **context)
 
     def _make_ssl_transport(
@@ -264,8 +264,45 @@ class Loop(_core.Loop, _SelectorEventLoop):
             server_hostname,
             **timeouts,
         )
-        _in(context, self, rawsock, tls, None, extra, server)
+        _in(context, StreamTransport, self, rawsock, tls, None, extra, server)
         return tls._app_transport
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+        **context: Any,  # 3.15
+    ) -> Any:
+        if _is_ours(sock):
+            return _in(context.get("context"), DatagramTransport, self, sock, protocol, address, waiter, extra)
+        return super()._make_datagram_transport(sock, protocol, address, waiter, extra, **context)
+
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+        **context: Any,
+    ) -> Any:
+        if NATIVE_STREAMS:
+            return _in(context.get("context"), ReadPipeTransport, self, pipe, protocol, waiter, extra)
+        return super()._make_read_pipe_transport(pipe, protocol, waiter, extra, **context)
+
+    def _make_write_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+        **context: Any,
+    ) -> Any:
+        if NATIVE_STREAMS:
+            return _in(context.get("context"), WritePipeTransport, self, pipe, protocol, waiter, extra)
+        return super()._make_write_pipe_transport(pipe, protocol, waiter, extra, **context)
 
     # The standard library makes a task and a future for each connection it accepts; without TLS none is needed.
 
