@@ -1,7 +1,8 @@
 """Compiles plain C programs that need no Python: tests/unit/test_*.c and tests/fuzz/fuzz_*.c.
 
-Each is linked with all of csrc/base and csrc/http, what csrc/net has without libuv, and the libraries that these need,
-with assertions on, and with AddressSanitizer and UndefinedBehaviorSanitizer when the compiler can do that.
+Each is linked with all of csrc/base and csrc/http, what csrc/net has without libuv, csrc/pool/claims.c, and the
+libraries that these need, with assertions on, and with AddressSanitizer and UndefinedBehaviorSanitizer when the
+compiler can do that.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import build_deps
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("base", "http")
-FILES = ("net/proxy_protocol.c",)
+FILES = ("net/proxy_protocol.c", "pool/claims.c")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 FUZZ = ("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=undefined")
 WARNINGS = ("-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers")

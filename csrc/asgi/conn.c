@@ -41,6 +41,7 @@ static void
 conn_goto(cap_conn *c, cap_conn_state to)
 {
     assert(allowed[c->state] & (1u << to));
+    assert(!c->rests);
     (void)allowed; /* without assertions it is documentation */
     c->state = (uint8_t)to;
 }
@@ -80,6 +81,34 @@ due_in(cap_conn *c, uint64_t *due, uint64_t timeout)
     *due = timeout == 0 ? 0 : cap_server_now(c->server) + timeout;
     if (*due != 0)
         cap_conn_rearm(c);
+}
+
+/* --- resting --------------------------------------------------------------------------- */
+
+static const cap_stream_events stream_events;
+
+void
+cap_conn_rest(cap_conn *c)
+{
+    if (c->claim == NULL || c->rests || c->state != CAP_CONN_IDLE || !c->reading || c->in.len != 0 ||
+        c->feeding || c->tls != NULL || c->stream.base.on != &stream_events ||
+        cap_conn_unsent(c) != 0)
+        return;
+    c->claim->flags = (c->unix_socket ? CAP_HANDOVER_UNIX : 0) | (c->used ? CAP_HANDOVER_USED : 0);
+    c->claim->origin = c->origin;
+    c->rests = true;
+    cap_claim_rest(c->claim);
+}
+
+/* Before anything is done with a connection that may rest. False: it is not ours any more. */
+static bool
+conn_take(cap_conn *c)
+{
+    if (c->rests) {
+        c->rests = false;
+        c->moved = !cap_claim_take(c->claim);
+    }
+    return !c->moved;
 }
 
 /* --- the end -------------------------------------------------------------------------- */
@@ -146,9 +175,15 @@ cap_conn_close(cap_conn *c, bool reset)
     if (!cap_conn_open(c))
         return;
     Py_INCREF(c);
+    bool ours = conn_take(c);
     conn_goto(c, CAP_CONN_CLOSING);
     cap_wheel_cancel(&c->server->wheel, &c->timer);
-    cap_stream_close(c->io, reset);
+    if (ours && c->adopted && c->tls == NULL)
+        (void)shutdown(cap_stream_fd(c->io), SHUT_RDWR); /* others may close it much later */
+    if (c->claim != NULL)
+        cap_claim_drop(c->claim);
+    c->claim = NULL;
+    cap_stream_close(c->io, reset && ours);
     let_go(c, true); /* first: what follows may run Python, which may still send */
     cap_reactor_watchers_changed(c->server->reactor);
     Py_DECREF(c);
@@ -318,6 +353,7 @@ next_cycle(cap_conn *c)
     }
     cap_conn_flush(c);
     cap_conn_update_reading(c);
+    cap_conn_rest(c);
 }
 
 void
@@ -648,9 +684,18 @@ feed(cap_conn *c, const char *data, size_t len)
 static void
 on_stream_alloc(cap_stream *stream, uv_buf_t *buf)
 {
-    cap_server *s = conn_of_stream(stream)->server;
-    buf->base = s->read_buffer;
-    buf->len = sizeof s->read_buffer;
+    cap_conn *c = conn_of_stream(stream);
+    if (!conn_take(c))
+        return; /* the octets are another process's */
+    buf->base = c->server->read_buffer;
+    buf->len = sizeof c->server->read_buffer;
+}
+
+/* The GIL perhaps not held. */
+static void
+on_stream_unread(cap_stream *stream)
+{
+    cap_conn_rest(conn_of_stream(stream));
 }
 
 static void
@@ -683,12 +728,14 @@ on_stream_read(cap_stream *stream, const char *data, ssize_t n)
     } else {
         cap_conn_update_reading(c);
     }
+    cap_conn_rest(c);
     Py_DECREF(c);
 }
 
 static const cap_stream_events stream_events = {
     .alloc = on_stream_alloc,
     .read = on_stream_read,
+    .unread = on_stream_unread,
     .written = cap_conn_on_written,
     .closed = on_stream_closed,
 };
@@ -709,6 +756,7 @@ on_turn_end(cap_deferred *d)
             cap_conn_update_reading(c); /* there may be room again in the session's queue */
         if (cap_conn_open(c) && c->reading)
             cap_stream_resume(c->io);
+        cap_conn_rest(c);
     }
     Py_DECREF(c); /* the queue's */
 }
@@ -737,6 +785,14 @@ request_too_long(cap_conn *c)
     Py_DECREF(r);
 }
 
+/* Has the peer sent something that we have not read yet? */
+static bool
+input_waits(const cap_conn *c)
+{
+    char octet;
+    return c->reading && recv(cap_stream_fd(c->io), &octet, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 /* due_read is over. */
 static void
 read_too_long(cap_conn *c)
@@ -762,6 +818,8 @@ read_too_long(cap_conn *c)
             finish(c);
         else if (cap_conn_unsent(c) != 0)
             due_in(c, &c->due_read, c->server->set.timeout_keep_alive);
+        else if (input_waits(c))
+            due_in(c, &c->due_read, CAP_WHEEL_TICK_MS); /* it is we who were late */
         else
             cap_conn_close(c, false);
         break;
@@ -785,6 +843,10 @@ cap_conn_on_timer(cap_wheel_node *node)
     uint64_t now = cap_server_now(s);
     if (!cap_conn_open(c))
         return;
+    if (!conn_take(c)) {
+        cap_conn_close(c, false);
+        return;
+    }
     Py_INCREF(c);
     if (c->due_eof != 0 && now >= c->due_eof) {
         c->due_eof = 0;
@@ -814,12 +876,17 @@ cap_conn_on_timer(cap_wheel_node *node)
         read_too_long(c);
     }
     cap_conn_rearm(c);
+    cap_conn_rest(c);
     Py_DECREF(c);
 }
 
 void
 cap_conn_shutdown(cap_conn *c, uint64_t grace)
 {
+    if (!conn_take(c)) {
+        cap_conn_close(c, false);
+        return;
+    }
     uint64_t now = cap_server_now(c->server), due = now + grace;
     switch (c->state) {
     case CAP_CONN_UPGRADED:
@@ -844,6 +911,7 @@ cap_conn_shutdown(cap_conn *c, uint64_t grace)
     default:
         break;
     }
+    cap_conn_rest(c);
 }
 
 /* When it began to be idle, in ms; only to be compared with others. */
@@ -920,6 +988,7 @@ on_proxy_read(cap_stream *stream, const char *data, ssize_t n)
     } else if (n <= 0) {
         cap_conn_close(c, false);
     }
+    cap_conn_rest(c);
     Py_DECREF(c);
 }
 
@@ -930,8 +999,21 @@ static const cap_stream_events proxy_events = {
     .closed = on_stream_closed,
 };
 
-void
-cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
+/* What another process knows of it. */
+static void
+adopt(cap_conn *c, const cap_handover *h)
+{
+    c->adopted = true;
+    c->used = (h->flags & CAP_HANDOVER_USED) != 0;
+    if ((h->flags & CAP_HANDOVER_PROXIED) != 0 && cap_conn_set_origin(c, &h->origin) < 0) {
+        PyErr_WriteUnraisable((PyObject *)c->server);
+        cap_conn_close(c, true);
+    }
+}
+
+/* `address` or NULL, `h` for one that comes from another process, or NULL. */
+static void
+begin(cap_server *s, int fd, bool unix_socket, PyObject *address, const cap_handover *h)
 {
     cap_conn *c = PyObject_GC_New(cap_conn, s->st->type.Connection);
     if (c == NULL) {
@@ -947,8 +1029,8 @@ cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
     c->state = CAP_CONN_IDLE;
     c->body_ended = true;
     c->deferred.run = on_turn_end;
-    c->unix_socket = l->listener.family == AF_UNIX;
-    c->address = Py_XNewRef(l->address);
+    c->unix_socket = unix_socket;
+    c->address = Py_XNewRef(address);
     cap_h1_init(&c->parser, &s->set.limits);
     if (s->closed || cap_server_loop_gone(s)) { /* making it may have run Python */
         c->state = CAP_CONN_CLOSED;
@@ -969,7 +1051,11 @@ cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
         cap_conn_close(c, false);
         return;
     }
-    if (s->proxy_protocol != NULL && cap_conn_proxy_wanted(c)) {
+    if (s->rescue != NULL)
+        c->claim = cap_claims_get(&s->rescue->claims, fd);
+    if (h != NULL) {
+        adopt(c, h);
+    } else if (s->proxy_protocol != NULL && cap_conn_proxy_wanted(c)) {
         c->stream.base.on = &proxy_events;
     } else if (s->ssl_context != NULL && cap_conn_open(c) && begin_tls(c) < 0) {
         PyErr_WriteUnraisable((PyObject *)s);
@@ -977,6 +1063,23 @@ cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
     }
     if (!cap_conn_open(c)) /* asking ran Python */
         return;
-    due_in(c, &c->due_read, s->set.timeout_first_byte);
+    due_in(c, &c->due_read, c->used ? s->set.timeout_keep_alive : s->set.timeout_first_byte);
     cap_conn_update_reading(c);
+    cap_conn_rest(c);
+}
+
+void
+cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
+{
+    begin(s, fd, l->listener.family == AF_UNIX, l->address, NULL);
+}
+
+void
+cap_conn_adopt(cap_server *s, int fd, const cap_handover *h)
+{
+    PyObject *address = cap_server_bound_address(fd);
+    if (address == NULL && PyErr_Occurred())
+        PyErr_WriteUnraisable((PyObject *)s);
+    begin(s, fd, (h->flags & CAP_HANDOVER_UNIX) != 0, address, h);
+    Py_XDECREF(address);
 }

@@ -51,6 +51,8 @@ typedef struct cap_conn {
     uint64_t linger_end;
     size_t send_mark;            /* unwritten octets when due_send was set */
     uint64_t drained;            /* octets dropped in DRAINING */
+    cap_claim *claim;            /* of its descriptor; NULL: nobody else will touch it */
+    cap_origin *origin;          /* owned: what the PROXY protocol said; or NULL */
     PyObject *client;            /* scope["client"]: (host, port) or None; NULL: not asked yet */
     PyObject *address;           /* scope["server"] */
     int16_t memo;                /* entry of the header memo that hit last; -1 */
@@ -63,18 +65,25 @@ typedef struct cap_conn {
     bool eof;                    /* the peer sends no more */
     bool used;                   /* a request was served on it */
     bool body_ended;             /* of the request being answered */
+    bool rests;                  /* `claim` says so; whoever works on it takes it back first */
+    bool moved;                  /* it is another process's now: only to be closed */
+    bool adopted;                /* another process may have it open still */
     bool head_only;              /* ... which is a HEAD: no content in a response of our own */
 } cap_conn;
 
 /* For a freshly accepted socket, which is taken over. Never fails: what cannot be
    served is closed. */
 void cap_conn_accept(cap_server *s, int fd, cap_server_listener *l);
+/* The same for one that another process has accepted. */
+void cap_conn_adopt(cap_server *s, int fd, const cap_handover *h);
 
 /* --- the PROXY protocol (conn_proxy.c) ----------------------------------------- */
 
 /* Does this new connection begin with a PROXY header? Asks Python; false when that fails, and the
    connection is closed then. */
 bool cap_conn_proxy_wanted(cap_conn *c);
+/* Its client and server are these, not the socket's ends. 0, or -1 with an exception. */
+int cap_conn_set_origin(cap_conn *c, const cap_origin *origin);
 /* Take what was read of the header. 1: it is complete and its addresses are the connection's; the
    client's own octets are c->in. 0: wait for more. -1: the connection was closed. */
 int cap_conn_proxy_feed(cap_conn *c, const char *data, ssize_t n);
@@ -116,6 +125,9 @@ void cap_conn_sent_all(cap_conn *c);
 void cap_conn_update_reading(cap_conn *c);
 /* End it. reset: with an RST. Fine in any state. */
 void cap_conn_close(cap_conn *c, bool reset);
+/* Let others have it as long as nothing is to be done; no-op when something is. The last thing
+   wherever it may have become idle. */
+void cap_conn_rest(cap_conn *c);
 /* Re-arm the timer after a due_* was changed. */
 void cap_conn_rearm(cap_conn *c);
 /* The wheel says that c->timer is due. */

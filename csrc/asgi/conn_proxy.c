@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "asgi/conn.h"
+#include "base/mem.h"
 #include "net/proxy_protocol.h"
 
 bool
@@ -36,6 +37,35 @@ refuse(cap_conn *c, const char *reason)
     return -1;
 }
 
+static PyObject *
+address_of(const cap_inet *inet)
+{
+    struct sockaddr_storage addr = {0};
+    memcpy(&addr, inet, sizeof *inet);
+    return cap_address_object(&addr);
+}
+
+int
+cap_conn_set_origin(cap_conn *c, const cap_origin *origin)
+{
+    PyObject *client = address_of(&origin->client);
+    PyObject *address = client != NULL ? address_of(&origin->server) : NULL;
+    cap_origin *kept = address != NULL ? cap_malloc(sizeof *kept) : NULL;
+    if (kept == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_NoMemory();
+        Py_XDECREF(address);
+        Py_XDECREF(client);
+        return -1;
+    }
+    *kept = *origin;
+    cap_free(c->origin);
+    c->origin = kept;
+    Py_XSETREF(c->client, client);
+    Py_XSETREF(c->address, address);
+    return 0;
+}
+
 int
 cap_conn_proxy_feed(cap_conn *c, const char *data, ssize_t n)
 {
@@ -57,16 +87,14 @@ cap_conn_proxy_feed(cap_conn *c, const char *data, ssize_t n)
     if (result == CAP_PROXY_ERROR)
         return refuse(c, h.reason);
     if (h.known) {
-        PyObject *client = cap_address_object(&h.source);
-        PyObject *address = client != NULL ? cap_address_object(&h.destination) : NULL;
-        if (address == NULL) {
-            Py_XDECREF(client);
+        cap_origin origin;
+        memcpy(&origin.client, &h.source, sizeof origin.client);
+        memcpy(&origin.server, &h.destination, sizeof origin.server);
+        if (cap_conn_set_origin(c, &origin) < 0) {
             PyErr_WriteUnraisable((PyObject *)c->server);
             cap_conn_close(c, true);
             return -1;
         }
-        Py_XSETREF(c->client, client);
-        Py_XSETREF(c->address, address);
     }
     cap_buffer_consume(&c->in, h.len);
     if (c->in.len == 0)

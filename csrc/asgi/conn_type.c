@@ -113,6 +113,7 @@ conn_dealloc(PyObject *self)
     assert(c->state == CAP_CONN_CLOSED && !c->deferred.queued);
     cap_buffer_free(&c->in);
     cap_buffer_free(&c->out);
+    cap_free(c->origin);
     Py_XDECREF(c->client);
     Py_XDECREF(c->address);
     Py_XDECREF(c->tls_info);

@@ -245,5 +245,6 @@ cap_conn_on_written(cap_stream *stream, void *token, int status)
         else if (c->state == CAP_CONN_UPGRADED)
             cap_conn_flush_later(c); /* input that waited, and reading */
     }
+    cap_conn_rest(c);
     Py_DECREF(c);
 }

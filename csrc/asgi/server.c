@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #include "asgi/conn.h"
+#include "asgi/server_rescue.h"
 #include "base/mem.h"
 
 /* --- words ---------------------------------------------------------------------------- */
@@ -215,10 +216,9 @@ on_may_accept(cap_listener *l)
 #define EXHAUSTED_SAID_MS 1000
 
 /* Descriptors ran out: the connection that has been idle longest makes room. */
-static bool
-on_exhausted(cap_listener *l, int err)
+bool
+cap_server_exhausted(cap_server *s, int err)
 {
-    cap_server *s = listener_of(l)->server;
     cap_conn *idle = (cap_conn *)Py_XNewRef((PyObject *)cap_conn_longest_idle(s));
     uint64_t now = cap_server_now(s);
     if (s->exhausted_said == 0 || now >= s->exhausted_said + EXHAUSTED_SAID_MS) {
@@ -234,6 +234,12 @@ on_exhausted(cap_listener *l, int err)
         cap_conn_close(idle, false);
     Py_DECREF((PyObject *)idle);
     return freed;
+}
+
+static bool
+on_exhausted(cap_listener *l, int err)
+{
+    return cap_server_exhausted(listener_of(l)->server, err);
 }
 
 static void
@@ -257,8 +263,8 @@ static const cap_listener_events listener_events = {
 
 /* scope["server"] of all its connections when the socket is bound to one address;
    NULL without an exception when each connection has to be asked. */
-static PyObject *
-bound_address(int fd)
+PyObject *
+cap_server_bound_address(int fd)
 {
     struct sockaddr_storage addr;
     socklen_t len = sizeof addr;
@@ -291,7 +297,7 @@ server_listen(PyObject *self, PyObject *arg)
     int fd = PyObject_AsFileDescriptor(arg);
     if (fd < 0 || check_open(s) < 0)
         return NULL;
-    PyObject *address = bound_address(fd);
+    PyObject *address = cap_server_bound_address(fd);
     if (address == NULL && PyErr_Occurred())
         return NULL;
     cap_server_listener *sl = cap_calloc(1, sizeof *sl);
@@ -344,6 +350,7 @@ static PyObject *
 server_stop_listening(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     stop_listening((cap_server *)self);
+    cap_server_rescue_stop((cap_server *)self);
     Py_RETURN_NONE;
 }
 
@@ -457,6 +464,7 @@ server_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     s->shutting_down = true;
     stop_listening(s);
     each_connection(s, close_one, 0);
+    cap_server_rescue_close(s);
     server_timer *t = (server_timer *)s->timer;
     s->timer = NULL;
     if (t != NULL) {
@@ -809,6 +817,8 @@ server_dealloc(PyObject *self)
     server_clear(self);
     cap_memo_clear(&s->memo);
     cap_ws_pool_free(s->ws_pool);
+    if (s->rescue != NULL)
+        cap_rescue_unref(s->rescue);
     cap_free(s->defaults);
     Py_XDECREF(s->app);
     Py_XDECREF(s->logger);

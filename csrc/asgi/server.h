@@ -13,6 +13,7 @@
 #include "http/ws_deflate.h"
 #include "loop/reactor.h"
 #include "net/listener.h"
+#include "pool/rescue.h"
 #include "pool/scoreboard.h"
 
 struct cap_conn;
@@ -94,6 +95,8 @@ typedef struct cap_server {
     cap_tally *tally;        /* what we count: the worker's, or */
     cap_tally own_tally;
     bool beats;              /* the reactor's beat is the worker's, for us */
+    cap_rescue *rescue;      /* counted: connections that rest may be claimed; or NULL */
+    struct cap_server_rescue *rescue_io; /* see server_rescue.c; NULL: never or no more */
 
     cap_wheel wheel;
     uv_timer_t *timer;       /* own memory: outlives us until its close callback */
@@ -150,6 +153,12 @@ cap_server_tell_requests(cap_server *s)
 
 /* From now on a slot of this board shows what we do; the board lives as long as we do. */
 void cap_server_show(cap_server *s, cap_board *board, uint32_t slot);
+/* There is no descriptor for a connection that comes: end the one that was idle longest, and say
+   so now and then. False: none is idle. Runs Python. */
+bool cap_server_exhausted(cap_server *s, int err);
+/* scope["server"] of connections of the unix socket `fd`; NULL without an exception when it is
+   none. */
+PyObject *cap_server_bound_address(int fd);
 
 /* See that the wheel is looked at no later than `due`. */
 void cap_server_want_timer(cap_server *s, uint64_t due);

@@ -1,5 +1,6 @@
 /* The type capicorn._core.Guard: pool/guard.h for one event loop, and the thread that
    reports in Python. */
+#include "asgi/server_rescue.h"
 #include "loop/reactor.h"
 #include "module/scoreboard_type.h"
 #include "pool/guard.h"
@@ -15,6 +16,7 @@ typedef struct guard_object {
     bool running;          /* the thread, which has a reference */
     PyObject *report;      /* callable */
     PyObject *board;       /* Scoreboard, which has the beat, or NULL */
+    cap_rescue *rescue;    /* counted; NULL: connections wait for the loop */
     _Atomic uint32_t ready;
 } guard_object;
 
@@ -51,13 +53,14 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"loop",      "report",      "warn",  "fd",
                             "health_fd", "health_path", "board", "slot",
-                            "late",      NULL};
+                            "late",      "channel",     NULL};
     PyObject *loop, *callable, *board = Py_None;
     double warn = 1.0;
-    int fd = -1, health_fd = -1, slot = -1, late = 1;
+    int fd = -1, health_fd = -1, slot = -1, late = 1, channel = -1;
     const char *path = "";
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$diisOip:Guard", names, &loop, &callable,
-                                     &warn, &fd, &health_fd, &path, &board, &slot, &late))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$diisOipi:Guard", names, &loop, &callable,
+                                     &warn, &fd, &health_fd, &path, &board, &slot, &late,
+                                     &channel))
         return NULL;
     cap_state *st = PyType_GetModuleState(type);
     cap_guard_config set = {
@@ -89,6 +92,16 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->report = Py_NewRef(callable);
     self->board = board != Py_None ? Py_NewRef(board) : NULL;
     set.context = self;
+    if (set.board != NULL && channel >= 0) {
+        if ((self->rescue = cap_rescue_new()) == NULL) {
+            PyErr_NoMemory();
+            goto fail;
+        }
+        self->rescue->board = set.board;
+        self->rescue->slot = set.slot;
+        self->rescue->channel = channel;
+        set.rescue = self->rescue;
+    }
     set.health.ready = &self->ready;
     void *memory = NULL;
     if (posix_memalign(&memory, _Alignof(cap_guard), sizeof(cap_guard)) != 0) {
@@ -195,6 +208,19 @@ guard_expect(PyObject *op, PyObject *arg)
 }
 
 static PyObject *
+guard_join(PyObject *op, PyObject *args)
+{
+    guard_object *self = (guard_object *)op;
+    cap_state *st = PyType_GetModuleState(Py_TYPE(op));
+    PyObject *server;
+    int channel = -1;
+    if (!PyArg_ParseTuple(args, "O!|i:join", st->type.HTTPServer, &server, &channel) ||
+        (self->rescue != NULL && cap_server_join((cap_server *)server, self->rescue, channel) < 0))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 guard_get_foreign(PyObject *op, void *Py_UNUSED(closure))
 {
     guard_object *self = (guard_object *)op;
@@ -243,6 +269,8 @@ guard_dealloc(PyObject *op)
         free(self->guard);
         Py_CLEAR(self->board);
     }
+    if (self->rescue != NULL)
+        cap_rescue_unref(self->rescue);
     Py_CLEAR(self->report);
     type->tp_free(op);
     Py_DECREF(type);
@@ -260,6 +288,9 @@ static PyMethodDef guard_methods[] = {
     {"set_ready", guard_set_ready, METH_O, "set_ready(ready, /)\n--\n\nWhat health checks say."},
     {"expect", guard_expect, METH_O,
      "expect(seconds, /)\n--\n\nA loop that is not ours runs, and will again before that."},
+    {"join", guard_join, METH_VARARGS,
+     "join(server, channel=-1, /)\n--\n\nThe connections of this HTTPServer are looked after while the loop is\n"
+     "blocked; those of its siblings come in through the channel."},
     {"stop", guard_stop, METH_NOARGS, "stop()\n--\n\nEnd its threads; any thread. Idempotent."},
     {"close", guard_close, METH_NOARGS,
      "close()\n--\n\nstop(), and forget the loop; in the loop's thread. Idempotent."},

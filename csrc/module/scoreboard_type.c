@@ -313,6 +313,7 @@ tally_object(const cap_tally *t)
         put(d, "octets_out", number(&t->octets_out)) < 0 ||
         put(d, "buckets", numbers(t->bucket, CAP_TALLY_BUCKETS)) < 0 ||
         put(d, "seconds", seconds((double)atomic_load(&t->micros) / 1e6)) < 0 ||
+        put(d, "rescued", number(&t->rescued)) < 0 ||
         put(d, "blocks", number(&t->blocks)) < 0 ||
         put(d, "blocked", seconds((double)atomic_load(&t->blocked_ms) / 1e3)) < 0 ||
         put(d, "longest_block", seconds((double)atomic_load(&t->longest_ms) / 1e3)) < 0)

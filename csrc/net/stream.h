@@ -22,6 +22,8 @@ typedef struct cap_stream_events {
     /* n > 0: that many bytes at `data`. n == 0: the peer sends no more (it may
        still read). n < 0: the connection is broken, a UV_E... code. */
     void (*read)(cap_stream *s, const char *data, ssize_t n);
+    /* alloc gave memory, and there was nothing to read after all. NULL: nobody minds. */
+    void (*unread)(cap_stream *s);
     /* The memory that cap_stream_write got is the caller's again (token NULL: it is about
        what cap_stream_try_write took and could not send at once). status 0, or UV_E...
        when it was not sent. */

@@ -33,6 +33,8 @@ static void
 on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
     cap_stream_uv *s = stream->data;
+    if (n == 0 && s->base.on->unread != NULL)
+        s->base.on->unread(&s->base);
     if (n == 0 || n == UV_ENOBUFS)
         return; /* EAGAIN, or alloc left the bytes where they are */
     s->base.on->read(&s->base, buf->base, n == UV_EOF ? 0 : n);

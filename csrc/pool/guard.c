@@ -293,7 +293,9 @@ look_late(cap_guard *g, watch *w, uint64_t now)
     bool late = is_late(w, watching ? since : 0, seq, now);
     tell_late(g, w, late ? since : 0);
     if (late) {
-        w->late_due = now + CAP_GUARD_CLOSE_LOOK;
+        uint64_t wait = g->set.rescue != NULL ? cap_rescue_pass(g->set.rescue, now) : 0;
+        w->late_due = cap_board_now() +
+                      (wait > CAP_GUARD_CLOSE_LOOK ? wait : CAP_GUARD_CLOSE_LOOK);
         return;
     }
     if (w->dozing) { /* said a look ago; since then the loop has not run */

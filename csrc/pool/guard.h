@@ -10,6 +10,7 @@
 #define CAP_POOL_GUARD_H
 
 #include "base/beat.h"
+#include "pool/rescue.h"
 #include "pool/responder.h"
 #include "pool/scoreboard.h"
 
@@ -26,7 +27,7 @@
    is no sibling to tell. */
 #define CAP_GUARD_LOOK (CAP_GUARD_LATE / 2)
 #define CAP_GUARD_CLOSE_LOOK 5
-#define CAP_GUARD_SELDOM 1000
+#define CAP_GUARD_SELDOM 50
 /* ms of sleep of the loop after which the guard sleeps too, until the loop wakes it. */
 #define CAP_GUARD_DOZE 250
 
@@ -53,6 +54,7 @@ typedef struct cap_guard_config {
     cap_health health;
     cap_board *board;  /* whose slot says when the loop is late; NULL: there are no siblings */
     uint32_t slot;
+    cap_rescue *rescue; /* of the loop's connections; the caller's; NULL: they wait */
 } cap_guard_config;
 
 struct cap_guard {

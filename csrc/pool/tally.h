@@ -28,6 +28,7 @@ typedef struct cap_tally {
     _Atomic uint64_t aborted;                /* clients that left before their response */
     _Atomic uint64_t websockets;             /* accepted */
     /* The guard's thread. */
+    _Atomic uint64_t rescued;                /* connections that went to a sibling */
     _Atomic uint64_t blocks;                 /* of the loop, that are over or go on, */
     _Atomic uint64_t blocked_ms;             /* ... how long those took that are over, */
     _Atomic uint64_t longest_ms;             /* ... and the longest of them */

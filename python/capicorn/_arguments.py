@@ -34,6 +34,7 @@ class ConfigArguments(TypedDict, total=False):
     threads: int | None
     timeout: float
     block_warn: float
+    rescue: bool
     health_bind: str | None
     health_path: str | None
     max_worker_memory: int | None

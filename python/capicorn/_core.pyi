@@ -195,7 +195,8 @@ class Scoreboard:
         websocket)."""
     def total(self) -> dict[str, Any]:
         """What all workers counted, those that are gone as well: requests, connections, websockets, status (1xx to 5xx),
-        errors, aborted, octets_in, octets_out, buckets and seconds of the durations, blocks, blocked, longest_block;
+        errors, aborted, octets_in, octets_out, buckets and seconds of the durations, rescued (connections that
+        went to a sibling while the loop was blocked), blocks, blocked, longest_block;
         and starts, how many workers there were."""
     def set_info(self, text: bytes, /) -> None: ...
     def info(self) -> bytes: ...
@@ -227,6 +228,7 @@ class Guard:
         board: Scoreboard | None = None,  # ready is when one of its workers serves; None: what set_ready says
         slot: int = -1,  # ours on it: there is the loop's beat
         late: bool = True,  # ... and there it says when our loop is late, for our siblings
+        channel: int = -1,  # a socket through which connections go to siblings meanwhile; -1: they wait
     ) -> None: ...
     foreign: bool
     """The loop is not ours: expect() is its beat."""
@@ -237,6 +239,9 @@ class Guard:
     def set_ready(self, ready: bool, /) -> None: ...
     def expect(self, seconds: float, /) -> None:
         """The loop runs, and will call this again in so many seconds."""
+    def join(self, server: HTTPServer, channel: int = -1, /) -> None:
+        """The server's connections are looked after while the loop is blocked; those of its siblings come in through the
+        channel (-1: they do not). Before it listens. Raises OSError."""
     def stop(self) -> None:
         """End its threads. Any thread. Idempotent."""
     def close(self) -> None:

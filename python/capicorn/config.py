@@ -121,6 +121,7 @@ class Config:
         timeout: float
         max_worker_memory: int | None
         block_warn: float
+        rescue: bool
         health_bind: str | None
         health_path: str | None
         daemon: bool

@@ -20,6 +20,7 @@ from capicorn import listeners
 
 if TYPE_CHECKING:
     from capicorn._core import Guard as NativeGuard
+    from capicorn._core import HTTPServer
     from capicorn.config import Config
     from capicorn.presence import Presence
 
@@ -54,6 +55,8 @@ class Guard:
         self._timer: asyncio.TimerHandle | None = None
         self._where = ""
         worker = config.worker
+        channel = worker.rescue if worker is not None and self.late and config.rescue else None
+        self.receive_fd = -1 if channel is None else channel[1].fileno()
         path = config.health_path or HEALTH_PATH
         if config.health_bind is not None:
             self.socket = health_socket(config.health_bind, shared=worker is not None)
@@ -71,12 +74,17 @@ class Guard:
                 board=None if presence is None else presence.board,
                 slot=-1 if presence is None or presence.board is None else presence.slot,
                 late=self.late,
+                channel=-1 if channel is None else channel[0].fileno(),
             )
         except BaseException:
             if self.socket is not None:
                 self.socket.close()
             raise
         atexit.register(self.native.stop)  # no thread of ours may want the GIL of an interpreter that ends
+
+    def join(self, http: HTTPServer) -> None:
+        """Look after its connections. Before it listens."""
+        self.native.join(http, self.receive_fd)
 
     def serving(self) -> None:
         """The application has started: now blocks count, and health checks say so."""

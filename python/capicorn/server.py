@@ -213,6 +213,8 @@ class Server:
         self.server_state.replace(http)
         self.server_state.default_headers = self.config.encoded_headers
         try:
+            if self.guard is not None:
+                self.guard.join(http)
             self.servers = await self._listen(http, sockets)
         except OSError as exc:
             logger.error(exc)

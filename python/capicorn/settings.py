@@ -156,6 +156,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("block_warn", ("--block-warn",), "float", 1.0,
             "Seconds after which a callback that keeps the event loop from turning is logged, with its request and"
             " its stack; 0: not looked for.", "Workers", minimum=0),
+    Setting("rescue", ("--rescue", "--no-rescue"), "switch", True,
+            "While a worker's event loop is blocked, idle connections whose next request arrives are served by another"
+            " worker; with several workers, and not for TLS.", "Workers"),
     Setting("health_bind", ("--health-bind",), "str", None,
             "HOST:PORT where health checks are answered by a thread of its own, also while the event loop is blocked.",
             "Workers", metavar="ADDRESS"),

@@ -113,13 +113,14 @@ def test_a_worker_with_too_much_memory_is_replaced(workers: Launch) -> None:
     assert server.wait() == 0
 
 
+@pytest.mark.parametrize(("rescue", "expected"), [("--rescue", 3), ("--no-rescue", 1)])
 @pytest.mark.parametrize("how", ["fork", "spawn"])
-def test_no_descriptor_of_the_parent_is_left_in_a_worker(workers: Launch, how: str) -> None:
-    server = workers("--workers", "3", "--worker-start", how)
+def test_no_descriptor_of_the_parent_is_left_in_a_worker(workers: Launch, how: str, rescue: str, expected: int) -> None:
+    server = workers("--workers", "3", "--worker-start", how, rescue)
     held = [sockets_of(pid) for pid in server.children()]
     parent = sockets_of(server.pid)
     shared = set.intersection(*held) & parent
-    assert len(shared) == 1, "the listening socket"
+    assert len(shared) == expected, "the listening socket, and the two ends of the channel for rescued connections"
     for one in held:
         assert one & parent == shared
 

@@ -128,6 +128,8 @@ class Arbiter:
         self.workers: dict[int, WorkerProcess] = {}
         self.signals = SignalQueue()
         self.board: Scoreboard
+        self.rescue: tuple[socket.socket, socket.socket] | None = None
+        """Where blocked workers send connections, and where the others take them."""
         self.pidfile: process.PidFile | None = None
         self.watchdog = systemd.Watchdog()
         self.exit_code = 0
@@ -157,6 +159,8 @@ class Arbiter:
         from capicorn import _core
 
         self.board = _core.Scoreboard(SLOTS)
+        if self.config.rescue:
+            self.rescue = rescue_channel()
         self.config.supervisor = self
         logger.info(
             "Started parent process [%d]",
@@ -172,6 +176,8 @@ class Arbiter:
         finally:
             self._kill_everything()
             self.signals.close()
+            for sock in self.rescue or ():
+                sock.close()
         self._hook("on_exit", self)
         logger.info(
             "Stopping parent process [%d]",
@@ -293,13 +299,15 @@ class Arbiter:
                 for other in self.workers.values():
                     other.channel.close()
                 blocked.restore()
-                forked(self.config, self.target, self.sockets, theirs, self.board, worker.slot, worker.age)
+                forked(self.config, self.target, self.sockets, theirs, self.board, worker.slot, worker.age, self.rescue)
         return pid
 
     def _spawn(self, worker: WorkerProcess, theirs: socket.socket) -> int:
         from capicorn.supervisors.child import spawn_worker
 
-        return spawn_worker(self.config, self.target, self.sockets, theirs, self.board, worker.slot, worker.age)
+        return spawn_worker(
+            self.config, self.target, self.sockets, theirs, self.board, worker.slot, worker.age, self.rescue
+        )
 
     def _free_slot(self) -> int | None:
         taken = {worker.slot for worker in self.workers.values()}
@@ -698,6 +706,19 @@ class Arbiter:
                 own_log_files(uid, gid)
             except OSError as exc:
                 raise process.ProcessError(f"the log cannot be given to user {self.config.user}: {exc}") from None
+
+
+def rescue_channel() -> tuple[socket.socket, socket.socket] | None:
+    """A socket pair whose messages are whole; None: this system has none."""
+    kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
+    try:
+        pair = socket.socketpair(socket.AF_UNIX, kind)
+    except OSError as exc:
+        logger.warning("Blocked workers keep their connections: %s", exc)
+        return None
+    for sock in pair:
+        sock.setblocking(False)
+    return pair
 
 
 def _has_terminal() -> bool:

@@ -63,6 +63,7 @@ def spawn_worker(
     board: Scoreboard,
     slot: int,
     age: int,
+    rescue: tuple[socket, socket] | None,
 ) -> int:
     """Start a worker that is an interpreter of its own; its process number."""
     from capicorn.supervisors import worker
@@ -74,7 +75,7 @@ def spawn_worker(
     try:
         child = multiprocessing.get_context("spawn").Process(
             target=worker.spawned,
-            args=(config, target, sockets, channel, _Descriptor(board.fileno()), slot, age),
+            args=(config, target, sockets, channel, _Descriptor(board.fileno()), slot, age, rescue),
             kwargs={"as_uvicorn": shim is not None and shim.active()},
         )
         child.start()

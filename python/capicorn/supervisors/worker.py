@@ -42,12 +42,21 @@ class Worker:
     """In a worker process `config.worker` is one of these; the Server calls it. Hooks of a configuration file get it
     as their `worker`."""
 
-    def __init__(self, config: Config, channel: socket.socket, board: Scoreboard, slot: int, age: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        channel: socket.socket,
+        board: Scoreboard,
+        slot: int,
+        age: int,
+        rescue: tuple[socket.socket, socket.socket] | None,
+    ) -> None:
         self.cfg = config
         self.channel = channel
         self.board = board
         self.slot = slot
         self.age = age
+        self.rescue = rescue
         self.pid = os.getpid()
         self.ppid = os.getppid()
         self.log = logger
@@ -219,6 +228,7 @@ def forked(
     board: Scoreboard,
     slot: int,
     age: int,
+    rescue: tuple[socket.socket, socket.socket] | None,
 ) -> None:
     """The main function of a forked worker. Does not return."""
     code, worker = 1, None
@@ -226,7 +236,7 @@ def forked(
         if not config.preload:
             atexit._clear()  # what the parent process has to do at its end
         gc.enable()
-        worker = Worker(config, channel, board, slot, age)
+        worker = Worker(config, channel, board, slot, age, rescue)
         code = run_worker(config, target, sockets, worker)
     except BaseException:
         logger.exception("Worker process [%d]", os.getpid())
@@ -242,6 +252,7 @@ def spawned(
     board_fd: int,
     slot: int,
     age: int,
+    rescue: tuple[socket.socket, socket.socket] | None,
     as_uvicorn: bool,
 ) -> None:
     """The main function of a worker that is an interpreter of its own."""
@@ -256,5 +267,5 @@ def spawned(
         from capicorn.supervisors.gunicorn_config import load_config_file
 
         config.hooks = load_config_file(config.config_file).values.get("hooks")
-    worker = Worker(config, channel, _core.Scoreboard(fd=board_fd), slot, age)
+    worker = Worker(config, channel, _core.Scoreboard(fd=board_fd), slot, age, rescue)
     end_process(run_worker(config, target, sockets, worker), worker)
