@@ -111,9 +111,32 @@ def _set_no_delay(sock: socket.socket) -> None:
             pass  # not TCP after all (SCTP, MPTCP), or gone already
 
 
+_TRANSFERS = ("recv", "recv_into", "recvfrom", "send", "sendto")
+
+
 def _is_ours(sock: socket.socket) -> bool:
-    """Whether our transports take it: by type, as mocks of a socket have no descriptor."""
-    return NATIVE_STREAMS and issubclass(type(sock), socket.socket)
+    """Whether our transports take it: by type, as mocks of a socket have no descriptor. A type that reads or writes in
+    its own way (through a tunnel, say) has to be called, which the standard library's transports do."""
+    kind, plain = type(sock), socket.socket
+    if kind is plain:
+        return NATIVE_STREAMS
+    return (
+        NATIVE_STREAMS
+        and issubclass(kind, plain)
+        and all(getattr(kind, call) is getattr(plain, call) for call in _TRANSFERS)
+    )
+
+
+class _TLSInTLS(sslproto._SSLProtocolTransport):
+    """Up to 3.11.7 and 3.12.1 the standard library's transport raises TypeError where it should end (gh-113214)."""
+
+    def _force_close(self, exc: BaseException | None) -> None:
+        self._closed = True
+        tls = self._ssl_protocol
+        if tls is not None:
+            tls._set_state(sslproto.SSLProtocolState.UNWRAPPED)
+            if tls._transport is not None:
+                tls._transport._force_close(exc)
 
 
 def _in(context: contextvars.Context | None, kind: Callable[..., Any], *args: Any) -> Any:
@@ -303,6 +326,13 @@ class Loop(_core.Loop, _SelectorEventLoop):
         if NATIVE_STREAMS:
             return _in(context.get("context"), WritePipeTransport, self, pipe, protocol, waiter, extra)
         return super()._make_write_pipe_transport(pipe, protocol, waiter, extra, **context)
+
+    if sslproto.SSLProtocol._abort.__code__.co_argcount == 1:  # before 3.11.8 and 3.12.2
+
+        async def start_tls(self, transport: Any, *args: Any, **kwargs: Any) -> Any:
+            if type(transport) is sslproto._SSLProtocolTransport:
+                transport.__class__ = _TLSInTLS
+            return await super().start_tls(transport, *args, **kwargs)
 
     # The standard library makes a task and a future for each connection it accepts; without TLS none is needed.
 

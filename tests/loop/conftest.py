@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import ssl
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -56,3 +58,18 @@ def loop() -> Iterator[Loop]:
     assert {k: after[k] for k in kinds} == {k: before[k] for k in kinds}
     assert len(open_descriptors()) == descriptors
     assert set(threading.enumerate()) <= threads
+
+
+@pytest.fixture(scope="module")
+def tls_contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Of a server for localhost, and of a client that trusts it."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", f"{folder}/key", "-out", f"{folder}/cert"]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no openssl command")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(f"{folder}/cert", f"{folder}/key")
+    return server, ssl.create_default_context(cafile=f"{folder}/cert")

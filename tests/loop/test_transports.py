@@ -9,7 +9,6 @@ import os
 import select
 import socket
 import ssl
-import subprocess
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -528,20 +527,6 @@ def test_a_fork_leaves_the_parents_transports_alone(loop: Loop, peer: list[socke
     run(loop)
     assert protocol.events == ["made", b"1"]
     transport.close()
-
-
-@pytest.fixture(scope="module")
-def tls_contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    folder = tmp_path_factory.mktemp("tls")
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", f"{folder}/key", "-out", f"{folder}/cert"]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("no openssl command")
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(f"{folder}/cert", f"{folder}/key")
-    return server, ssl.create_default_context(cafile=f"{folder}/cert")
 
 
 def test_tls_over_it(loop: Loop, tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:

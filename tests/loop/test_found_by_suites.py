@@ -1,0 +1,95 @@
+"""What the suites of projects that stand on a loop found: each once more, in short."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import Any
+
+import pytest
+from capicorn.loop import Loop
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_tls_in_tls(loop: Loop, tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext], trusted: bool) -> None:
+    """As through an HTTPS proxy (websockets). A certificate that is refused ends both, with that error."""
+    server_context, client_context = tls_contexts
+    errors: list[Any] = []
+    loop.set_exception_handler(lambda loop, context: errors.append(context.get("exception")))
+    ended: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await writer.start_tls(server_context)
+            writer.write((await reader.readline()).upper())
+            await writer.drain()
+            ended.append("answered")
+        except (ssl.SSLError, ConnectionError) as e:
+            ended.append(type(e).__name__)
+        finally:
+            writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_context)
+        port = server.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=client_context, server_hostname="localhost"
+        )
+        if trusted:
+            await writer.start_tls(client_context, server_hostname="localhost")
+            writer.write(b"hello\n")
+            assert await reader.readline() == b"HELLO\n"
+        else:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await writer.start_tls(ssl.create_default_context(), server_hostname="localhost")
+        writer.close()
+        try:
+            await writer.wait_closed()
+        except (ssl.SSLError, ConnectionError):
+            assert not trusted
+        async with asyncio.timeout(5):
+            while not ended:
+                await asyncio.sleep(0.01)
+        server.close()
+        await asyncio.sleep(0.05)
+
+    loop.run_until_complete(main())
+    assert (ended == ["answered"]) is trusted
+    assert not [e for e in errors if isinstance(e, (TypeError, AttributeError))], errors
+
+
+def test_a_socket_that_reads_in_its_own_way_is_asked(loop: Loop) -> None:
+    """A subclass whose recv() or send() is its own, as of a tunnel (websockets' legacy tests)."""
+    used: list[str] = []
+
+    class Tunnel(socket.socket):
+        def recv(self, *args: Any) -> bytes:
+            used.append("recv")
+            return super().recv(*args)
+
+        def send(self, data: Any, *args: Any) -> int:
+            used.append("send")
+            return super().send(data, *args)
+
+    class Plain(socket.socket):
+        pass
+
+    async def ask(kind: type[socket.socket]) -> None:
+        a, b = socket.socketpair()
+        sock = kind(fileno=a.detach())
+        with b:
+            reader, writer = await asyncio.open_connection(sock=sock)
+            writer.write(b"hello")
+            b.setblocking(False)
+            assert await loop.sock_recv(b, 10) == b"hello"
+            await loop.sock_sendall(b, b"world")
+            assert await reader.readexactly(5) == b"world"
+            writer.close()
+            await writer.wait_closed()
+
+    loop.run_until_complete(ask(Tunnel))
+    assert set(used) == {"recv", "send"}
+    used.clear()
+    loop.run_until_complete(ask(Plain))
+    assert not used
