@@ -242,8 +242,8 @@ class Server:
         pause = TICK if looks or own else SELDOM
         should_exit = await self.on_tick(counter)
         while not should_exit:
-            counter = (counter + 1) % 864000
             try:
+                counter = (counter + 1) % 864000
                 await self._pause(pause)
                 should_exit = await self.on_tick(counter)
                 failures = 0
