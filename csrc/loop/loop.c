@@ -912,6 +912,7 @@ static PyMethodDef loop_methods[] = {
     {"_add_writer", FAST(loop_add_writer), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_remove_reader", (PyCFunction)loop_remove_reader, METH_O, NULL},
     {"_remove_writer", (PyCFunction)loop_remove_writer, METH_O, NULL},
+    {"_accept", FAST(cap_loop_accept), METH_FASTCALL, NULL},
     {"_watch_of", (PyCFunction)loop_watch_of, METH_O, NULL},
     {"_watched_fds", (PyCFunction)loop_watched_fds, METH_NOARGS, NULL},
     {"_write_to_self", (PyCFunction)loop_write_to_self, METH_NOARGS, NULL},

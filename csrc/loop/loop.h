@@ -196,6 +196,11 @@ struct cap_loop {
     PyObject *task_factory;   /* or NULL: None */
     cap_cancel_wait *waits;
     struct cap_transport *transports; /* the open ones (transport.h) */
+    struct {
+        int fd;        /* the listening socket that was accepted from last */
+        unsigned burst;
+        uint64_t turn; /* libuv's count of them */
+    } accept;
     char *read_buffer;                /* what they read into; NULL until it is needed */
     PyObject *weakrefs;
 };
@@ -213,6 +218,10 @@ bool cap_loop_check(cap_state *st, PyObject *obj);
 int cap_loop_run_handle(cap_loop *loop, cap_handle *h);
 /* End a sleep of the loop. Any thread, GIL held. */
 void cap_loop_wake(cap_loop *loop);
+
+/* accept.c: (fd, limit) to a list of (descriptor, peer's address), which is empty when
+   nobody waits. Or NULL with OSError: nothing was accepted. */
+PyObject *cap_loop_accept(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs);
 
 /* foreign.c */
 int cap_foreign_type_init(PyObject *module, cap_state *st);

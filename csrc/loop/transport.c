@@ -82,6 +82,8 @@ cap_transport_update(cap_transport *t)
         return 0;
     if (t->poll == NULL)
         return cap_pipe_update(t, wanted);
+    if (t->conn_lost && t->polled != 0)
+        return 0; /* connection_lost() is next, and the end of the poll: one system call less */
     int rc = wanted != 0 ? uv_poll_start(&t->poll->poll, wanted, on_poll)
                          : uv_poll_stop(&t->poll->poll);
     if (rc < 0) {
@@ -504,6 +506,33 @@ cap_transport_start(cap_transport *t, PyObject *const *args, Py_ssize_t nargs)
     return NULL;
 }
 
+PyObject *
+cap_transport_start_now(cap_transport *t, PyObject *protocol)
+{
+    if (t->loop == NULL)
+        Py_RETURN_NONE;
+    cap_loop *loop = (cap_loop *)Py_NewRef((PyObject *)t->loop);
+    PyObject *args[] = {protocol, Py_None}, *res = NULL;
+    if (PyContext_Enter(t->context) == 0) {
+        PyObject *context = Py_NewRef(t->context);
+        PyObject *done = cap_transport_start(t, args, 2), *exc = NULL;
+        if (done == NULL)
+            exc = cap_err_take();
+        if (PyContext_Exit(context) == 0) {
+            if (exc != NULL) {
+                cap_err_restore(Py_NewRef(exc));
+                cap_reactor_report(&loop->reactor, "Exception in callback protocol.connection_made()");
+            }
+            res = Py_NewRef(Py_None);
+        }
+        Py_XDECREF(exc);
+        Py_XDECREF(done);
+        Py_DECREF(context);
+    }
+    Py_DECREF((PyObject *)loop);
+    return res;
+}
+
 int
 cap_transport_set_protocol(cap_transport *t, cap_state *st, PyObject *protocol)
 {
@@ -557,7 +586,10 @@ cap_transport_open(cap_transport *t, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     t->loop = (cap_loop *)Py_NewRef((PyObject *)loop);
     if (open_descriptor(t, fd) < 0 ||
-        cap_transport_call_soon(t, cap_transport_method(t, CAP_ON_START), args[2], args[3]) < 0) {
+        /* Ellipsis: _start_now() comes next. */
+        (args[3] != Py_Ellipsis &&
+         cap_transport_call_soon(t, cap_transport_method(t, CAP_ON_START), args[2], args[3]) <
+             0)) {
         PyObject *exc = cap_err_take();
         cap_transport_detach(t);
         t->loop = NULL;

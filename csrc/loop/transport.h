@@ -139,6 +139,8 @@ int cap_transport_set_protocol(cap_transport *t, cap_state *st, PyObject *protoc
 /* Methods. (loop, fd, protocol, waiter); (protocol, waiter) */
 PyObject *cap_transport_open(cap_transport *t, PyObject *const *args, Py_ssize_t nargs);
 PyObject *cap_transport_start(cap_transport *t, PyObject *const *args, Py_ssize_t nargs);
+/* The same at once instead of by a handle; an exception goes to the loop's handler. */
+PyObject *cap_transport_start_now(cap_transport *t, PyObject *protocol);
 PyObject *cap_transport_close(cap_transport *t, PyObject *ignored);
 PyObject *cap_transport_read_ready(cap_transport *t, PyObject *ignored);
 

@@ -225,6 +225,7 @@ PyDoc_STRVAR(open_doc, "_open($self, loop, fd, protocol, waiter, /)\n--\n\n"
      PyDoc_STR("close($self)\n--\n\nClose it when all is sent.")},             \
     {"_open", FAST(cap_transport_open), METH_FASTCALL, open_doc},              \
     {"_start", FAST(cap_transport_start), METH_FASTCALL, NULL},                \
+    {"_start_now", (PyCFunction)cap_transport_start_now, METH_O, NULL},        \
     {"_read_ready", (PyCFunction)cap_transport_read_ready, METH_NOARGS, NULL}, \
     {"_force_close", (PyCFunction)transport_force_close, METH_O, NULL},        \
     {"_call_connection_lost", (PyCFunction)transport_lost, METH_O, NULL},      \

@@ -5,6 +5,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from contextvars import Context
 from logging import Logger
 from ssl import SSLContext, SSLObject
+from types import EllipsisType
 from typing import Any, Literal
 
 LIBUV_VERSION: str
@@ -24,6 +25,8 @@ class TimerHandle(Handle):
 class Loop:
     """The native part of `capicorn.Loop`; see python/capicorn/loop.py."""
 
+    def _accept(self, fd: int, limit: int, /) -> list[tuple[int, Any]]: ...
+
 class _Transport:
     """What the native parts of all transports have."""
 
@@ -37,9 +40,10 @@ class _Transport:
         loop: Loop,
         fd: int,
         protocol: asyncio.BaseProtocol,
-        waiter: asyncio.Future[None] | None,
+        waiter: asyncio.Future[None] | EllipsisType | None,
         /,
     ) -> None: ...
+    def _start_now(self, protocol: asyncio.BaseProtocol, /) -> None: ...
     def _detach(self) -> None: ...
     def _force_close(self, exc: BaseException | None, /) -> None: ...
 

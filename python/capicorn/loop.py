@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import selectors
 import signal
 import socket
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import _core
-from .transports import DatagramTransport, ReadPipeTransport, StreamTransport, WritePipeTransport
+from .transports import AcceptedTransport, DatagramTransport, ReadPipeTransport, StreamTransport, WritePipeTransport
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -346,32 +347,45 @@ class Loop(_core.Loop, _SelectorEventLoop):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        if sslcontext is None and _is_ours(sock) and len(args) <= 2 and kwargs.get("context") is None:
-            for _ in range(backlog):
-                try:
-                    conn, address = sock.accept()
-                except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                    return
-                except OSError:
-                    break  # it comes again, and is dealt with, below
-                contextvars.copy_context().run(self._serve, protocol_factory, conn, address, server)
+        if sslcontext is None and _is_ours(sock):
+            context = args[2] if len(args) > 2 else kwargs.get("context")  # 3.13
+            try:
+                accepted = self._accept(sock.fileno(), backlog)
+            except OSError:
+                pass  # it comes again, and is dealt with, below
             else:
+                accepted.reverse()
+                try:
+                    while accepted:
+                        fd, address = accepted.pop()
+                        run = (contextvars.copy_context() if context is None else context.copy()).run
+                        run(self._serve, protocol_factory, fd, address, sock, server)
+                finally:
+                    for fd, _ in accepted:  # KeyboardInterrupt
+                        os.close(fd)
                 return
         accept: Any = super()._accept_connection
         accept(protocol_factory, sock, sslcontext, server, backlog, *args, **kwargs)
 
     def _serve(
-        self, protocol_factory: Callable[[], asyncio.BaseProtocol], conn: socket.socket, address: Any, server: Any
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        fd: int,
+        address: Any,
+        listener: socket.socket,
+        server: Any,
     ) -> None:
         if self._debug:
-            logger.debug("%r got a new connection from %r: %r", server, address, conn)
+            logger.debug("%r got a new connection from %r: descriptor %d", server, address, fd)
         protocol = None
         try:
-            conn.setblocking(False)
-            protocol = protocol_factory()
-            self._make_socket_transport(conn, protocol, extra={"peername": address}, server=server)
+            try:
+                protocol = protocol_factory()
+            except BaseException:
+                os.close(fd)
+                raise
+            AcceptedTransport(self, fd, address, listener, protocol, server)
         except BaseException as exc:
-            conn.close()
             if isinstance(exc, (SystemExit, KeyboardInterrupt)):
                 raise
             if self._debug:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import sys
 import warnings
@@ -59,13 +60,16 @@ class _OverSocket(Native):
                 extra["peername"] = None
         self._sock_fd = fd = sock.fileno()
         self._open(loop, fd, protocol, waiter)
+        self._keep(sock)
+        loop._transports[fd] = self  # type: ignore[attr-defined]
+
+    def _keep(self, sock: socket.socket) -> None:
         sock._io_refs += 1  # type: ignore[attr-defined]  # as socket.makefile() does: close() is put off
         self._sock = sock
-        loop._transports[fd] = self  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         info = [self.__class__.__name__]
-        if self._sock is None:
+        if self._is_closed():
             info.append("closed")
         elif self._closing:
             info.append("closing")
@@ -78,10 +82,13 @@ class _OverSocket(Native):
         return f"<{' '.join(info)}>"
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
-        if self._sock is not None:
+        if not self._is_closed():
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             self._detach()
             self._closed()
+
+    def _is_closed(self) -> bool:
+        return self._sock is None
 
     def _closed(self) -> None:
         """The socket is not needed any more."""
@@ -125,14 +132,20 @@ class StreamTransport(_OverSocket, _core.StreamTransport):
     ) -> None:
         self._take_socket(loop, sock, protocol, waiter, extra)
         if server is not None:
-            self._server = server
-            if _SERVERS_KNOW_TRANSPORTS:
-                server._attach(self)
-            else:
-                server._attach()
+            self._attach_to(server)
+
+    def _attach_to(self, server: Any) -> None:
+        self._server = server
+        if _SERVERS_KNOW_TRANSPORTS:
+            server._attach(self)
+        else:
+            server._attach()
 
     def _closed(self) -> None:
         super()._closed()
+        self._detach_from_server()
+
+    def _detach_from_server(self) -> None:
         server, self._server = self._server, None
         if server is not None:
             if _SERVERS_KNOW_TRANSPORTS:
@@ -154,6 +167,73 @@ class StreamTransport(_OverSocket, _core.StreamTransport):
 
     def _reset_empty_waiter(self) -> None:
         self._empty_waiter = None
+
+
+class AcceptedTransport(StreamTransport):
+    """A stream that create_server() has accepted: a descriptor, with a Python socket only when somebody asks for it.
+
+    connection_made() is called here already. Owns `fd`, which is closed when this fails.
+    """
+
+    _fd = -1  # ours to close, until there is a socket
+    _like: Any = None
+
+    def __init__(
+        self,
+        loop: Loop,
+        fd: int,
+        peername: Any,
+        listener: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        server: Any,
+    ) -> None:
+        self._fd = self._sock_fd = fd
+        try:
+            self._like = listener
+            self._extra = {"peername": peername}
+            self._open(loop, fd, protocol, ...)
+            if server is not None:
+                self._attach_to(server)
+            loop._transports[fd] = self  # type: ignore[attr-defined]
+        except BaseException:
+            self._detach()
+            self._closed()
+            raise
+        self._start_now(protocol)
+
+    def _make_socket(self) -> Any:
+        """Everything as if there had been a socket from the beginning."""
+        if self._sock is None and self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            sock = socket.socket(self._like.family, self._like.type, self._like.proto, fd)
+            sock.settimeout(0)
+            self._keep(sock)
+            self._extra["socket"] = trsock.TransportSocket(sock)
+        return self._sock
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What is known of the connection: "peername", "sockname", "socket"."""
+        if name in ("socket", "sockname") and name not in self._extra and not self._is_closed():
+            sock = self._make_socket()
+            if name == "sockname":
+                try:
+                    self._extra[name] = sock.getsockname()
+                except OSError:
+                    self._extra[name] = None
+        return self._extra.get(name, default)
+
+    def _make_empty_waiter(self) -> asyncio.Future[None]:
+        self._make_socket()
+        return super()._make_empty_waiter()
+
+    def _is_closed(self) -> bool:
+        return self._fd < 0 and self._sock is None
+
+    def _closed(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        super()._closed()
 
 
 class DatagramTransport(_OverSocket, _core.DatagramTransport, asyncio.DatagramTransport):

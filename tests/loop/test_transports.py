@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import os
+import resource
 import select
 import socket
 import ssl
@@ -594,3 +595,125 @@ def test_accepting(loop: Loop) -> None:
     loop.run_until_complete(main())
     assert seen == [("factory", 0), ("made", 1), ("factory", 0), ("factory", 0), ("made", 4)]
     assert errors == ["Error on transport creation for incoming connection"]
+
+
+def serve(loop: Loop, factory: Callable[[], Any] = Recorder) -> tuple[asyncio.Server, Any]:
+    server = loop.run_until_complete(loop.create_server(factory, "127.0.0.1", 0))
+    return server, server.sockets[0].getsockname()
+
+
+def test_accepted_connections_have_a_socket_when_somebody_asks(loop: Loop) -> None:
+    made: list[Any] = []
+
+    class Protocol(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            made.append(self)
+
+    server, address = serve(loop, Protocol)
+    clients = [socket.create_connection(address) for _ in range(20)]
+    loop.run_until_complete(asyncio.sleep(0.01))
+    while len(made) < 20:
+        loop.run_until_complete(asyncio.sleep(0.001))
+    assert {p.transport.get_extra_info("peername") for p in made} == {c.getsockname() for c in clients}
+    for protocol in made[::2]:
+        transport = protocol.transport
+        sock = transport.get_extra_info("socket")
+        assert sock.fileno() == transport._sock_fd and sock.gettimeout() == 0
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert transport.get_extra_info("sockname") == address
+        assert transport.get_extra_info("nothing", 7) == 7
+        with pytest.raises(RuntimeError, match="is used by transport"):
+            loop.add_reader(transport._sock_fd, print)
+    for client in clients:
+        client.close()
+    while not all(p.events[-1] == ("lost", None) for p in made):
+        loop.run_until_complete(asyncio.sleep(0.001))
+    assert made[0].transport.get_extra_info("sockname") == address
+    assert "closed" in repr(made[1].transport)
+    server.close()
+    loop.run_until_complete(server.wait_closed())
+
+
+def test_a_factory_or_connection_made_that_fails_loses_one_connection_at_most(loop: Loop) -> None:
+    told: list[Any] = []
+    loop.set_exception_handler(lambda _, context: told.append(repr(context["exception"])))
+    made: list[Any] = []
+
+    class Protocol(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            made.append(self)
+            if len(made) == 2:
+                raise ZeroDivisionError("made")
+
+    def factory() -> Protocol:
+        if len(made) == 1 and not told:
+            told.append("factory")
+            raise ZeroDivisionError("factory")
+        return Protocol()
+
+    server, address = serve(loop, factory)
+    clients = [socket.create_connection(address) for _ in range(4)]
+    while len(made) < 3:
+        loop.run_until_complete(asyncio.sleep(0.001))
+    assert told == ["factory", "ZeroDivisionError('made')"]
+    for client in clients:
+        client.close()
+    while not all(p.events[-1] == ("lost", None) for p in made):
+        loop.run_until_complete(asyncio.sleep(0.001))
+    server.close()
+    loop.run_until_complete(server.wait_closed())
+
+
+def test_what_a_protocol_sets_in_its_context_stays_with_its_connection(loop: Loop) -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+    seen: list[int] = []
+
+    class Protocol(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert variable.get() == 1
+            variable.set(2)
+
+        def data_received(self, data: bytes) -> None:
+            seen.append(variable.get())
+
+    variable.set(1)
+    server, address = serve(loop, Protocol)
+    variable.set(3)
+    with socket.create_connection(address) as client:
+        client.sendall(b"x")
+        while not seen:
+            loop.run_until_complete(asyncio.sleep(0.001))
+    assert seen == [2]
+    server.close()
+    loop.run_until_complete(asyncio.sleep(0.01))
+
+
+def test_no_descriptor_left_is_told_and_serving_goes_on_later(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncio.constants.ACCEPT_RETRY_DELAY", 0.05)
+    told: list[Any] = []
+    loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+    server, address = serve(loop)
+    client = socket.create_connection(address)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hoard: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(int(fd) for fd in os.listdir("/proc/self/fd")) + 20, limit[1]))
+    try:
+        with pytest.raises(OSError):
+            while True:
+                hoard.append(os.dup(0))
+        while not told:
+            loop.run_until_complete(asyncio.sleep(0.01))
+    finally:
+        for fd in hoard:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert told[0] == "socket.accept() out of system resource"
+    client.sendall(b"x")
+    loop.run_until_complete(asyncio.sleep(0.2))
+    client.close()
+    loop.run_until_complete(asyncio.sleep(0.05))
+    assert server.is_serving()
+    server.close()
+    loop.run_until_complete(server.wait_closed())
