@@ -140,6 +140,37 @@ class _TLSInTLS(sslproto._SSLProtocolTransport):
                 tls._transport._force_close(exc)
 
 
+_NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+
+
+def _is_address(host: object) -> bool:
+    """Whether getaddrinfo() has nothing to look up: no host, or an IP address."""
+    if host is None:
+        return True
+    if isinstance(host, (bytes, bytearray)):
+        try:
+            host = host.decode("ascii")
+        except UnicodeDecodeError:
+            return False
+    if not isinstance(host, str):
+        return False
+    try:
+        if ":" in host:
+            socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+        else:
+            socket.inet_pton(socket.AF_INET, host)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _is_number(port: object) -> bool:
+    """Whether a port is not a service's name."""
+    if port is None or isinstance(port, int):
+        return True
+    return isinstance(port, (str, bytes)) and port.isdigit() and port.isascii()
+
+
 def _in(context: contextvars.Context | None, kind: Callable[..., Any], *args: Any) -> Any:
     """A transport whose callbacks run in a copy of `context`; None: of the current one."""
     return kind(*args) if context is None else context.copy().run(kind, *args)
@@ -393,6 +424,30 @@ class Loop(_core.Loop, _SelectorEventLoop):
                 if protocol is not None:
                     context["protocol"] = protocol
                 self.call_exception_handler(context)
+
+    # Names that are addresses already: the system's answer comes at once, without a thread.
+
+    async def getaddrinfo(
+        self,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        """As `socket.getaddrinfo()`, in the default executor unless `host` is an address and `port` a number."""
+        if _is_address(host) and _is_number(port):
+            look_up = self._getaddrinfo_debug if self._debug else socket.getaddrinfo  # type: ignore[attr-defined]
+            return look_up(host, port, family, type, proto, flags)
+        return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
+        """As `socket.getnameinfo()`, in the default executor unless numbers are asked for."""
+        if flags & _NUMERIC == _NUMERIC and isinstance(sockaddr, tuple) and sockaddr and _is_address(sockaddr[0]):
+            return socket.getnameinfo(sockaddr, flags)
+        return await super().getnameinfo(sockaddr, flags)
 
     # A socket that is closed under one of these calls stays open until it ends.
 
