@@ -439,7 +439,7 @@ class Loop(_core.Loop, _SelectorEventLoop):
     ) -> Any:
         """As `socket.getaddrinfo()`, in the default executor unless `host` is an address and `port` a number."""
         if _is_address(host) and _is_number(port):
-            look_up = self._getaddrinfo_debug if self._debug else socket.getaddrinfo  # type: ignore[attr-defined]
+            look_up = self._getaddrinfo_debug if self._debug else socket.getaddrinfo
             return look_up(host, port, family, type, proto, flags)
         return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
 
