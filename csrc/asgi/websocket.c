@@ -203,7 +203,8 @@ cap_websocket_close(cap_request *r, int code, const char *reason, size_t len)
     ws->state = CAP_WS_CLOSING;
     drop_queue(ws); /* RFC 6455 1.4: nothing that comes now is for the application */
     put_close(c, code, reason, len);
-    c->due_read = cap_server_now(c->server) + CAP_WS_CLOSE_MS;
+    c->due_read = cap_server_now(c->server) +
+                  (c->server->shutting_down ? CAP_WS_GOODBYE_MS : CAP_WS_CLOSE_MS);
     cap_conn_rearm(c);
     cap_conn_flush_later(c);
     cap_conn_update_reading(c);
@@ -395,6 +396,14 @@ cap_websocket_shutdown(cap_conn *c)
 {
     cap_request *r = c->request;
     cap_websocket *ws = r->ws;
+    if (ws->state == CAP_WS_CLOSING) {
+        uint64_t due = cap_server_now(c->server) + CAP_WS_GOODBYE_MS;
+        if (c->due_read > due) {
+            c->due_read = due;
+            cap_conn_rearm(c);
+        }
+        return;
+    }
     if (ws->state != CAP_WS_OPEN)
         return;
     PyObject *reason = PyUnicode_FromString("Service Restart");

@@ -19,6 +19,8 @@ typedef enum cap_ws_state {
 
 /* How long the client has for its Close frame after ours (uvicorn: 10 s). */
 #define CAP_WS_CLOSE_MS 10000
+/* ... and when the server is ending: it does not wait for who is gone or asleep. */
+#define CAP_WS_GOODBYE_MS 2000
 
 typedef struct cap_websocket {
     cap_ws_parser parser;

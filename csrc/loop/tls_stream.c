@@ -106,6 +106,11 @@ on_inner_written(cap_stream *inner, void *token, int status)
     void *theirs = w->token;
     Py_DECREF(w->bytes);
     cap_free(w);
+    if (t->shut && (status < 0 || cap_stream_unwritten(inner) == 0)) {
+        t->shut = false;
+        if (status >= 0)
+            (void)cap_stream_shut_write(inner);
+    }
     t->base.on->written(&t->base, theirs, status);
 }
 
@@ -373,6 +378,10 @@ op_shut_write(cap_stream *s)
     cap_stream_tls *t = self_of(s);
     notify(t);
     t->stage = BROKEN; /* what comes now is dropped unread */
+    if (cap_stream_unwritten(t->inner) != 0) { /* the socket is full: on_inner_written does it */
+        t->shut = true;
+        return 0;
+    }
     return cap_stream_shut_write(t->inner);
 }
 

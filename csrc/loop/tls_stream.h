@@ -22,6 +22,7 @@ typedef struct cap_stream_tls {
     size_t buffer_len;
     uint8_t stage;
     bool reading;        /* the owner wants bytes */
+    bool shut;           /* our side ends as soon as what was written, close_notify, is out */
     bool failed_plain;   /* the peer spoke HTTP without TLS */
 } cap_stream_tls;
 

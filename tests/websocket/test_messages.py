@@ -467,7 +467,7 @@ def test_shutdown_is_1012_and_leaves_time_to_say_goodbye(start: Starter, forced:
         assert app.next()["code"] == 1012
         if not forced:
             ws.send(close(1012))
-        c.expect_close(15)
+        c.expect_close(5)  # without its goodbye: two seconds
     server.stop()
 
 
