@@ -244,10 +244,11 @@ look(cap_guard *g, watch *w, uint64_t now)
         w->due = since + warn;
         return;
     }
-    /* Was this process stopped, or had no processor? Then so was the loop. */
-    if (!w->doubted && now > w->due + warn / 2) {
+    /* Was this process stopped, or had no processor? Then so was the loop: it has a moment,
+       a longer one when we are late ourselves. */
+    if (!w->doubted) {
         w->doubted = true;
-        w->due = now + warn / 4 + 1;
+        w->due = now + (now > w->due + warn / 2 ? warn / 4 : warn / 20) + 1;
         return;
     }
     w->doubted = false;

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 
 import pytest
@@ -117,6 +119,20 @@ def test_blocks_that_are_shorter_are_not_reported(guarded: Launch) -> None:
     mark = server.log.mark()
     for _ in range(3):
         server.ask("/sleep?0.9")
+    assert "Event loop" not in server.log.text(mark)
+
+
+def test_a_process_that_was_stopped_is_not_called_blocked(guarded: Launch) -> None:
+    """SIGSTOP, a debugger, a frozen container: the loop had no chance to turn."""
+    server = guarded(*FAST)
+    mark = server.log.mark()
+    for _ in range(3):
+        thread = server.ask_soon("/compute?0.15")
+        time.sleep(0.05)
+        os.kill(server.pid, signal.SIGSTOP)
+        time.sleep(0.35)
+        os.kill(server.pid, signal.SIGCONT)
+        thread.join()
     assert "Event loop" not in server.log.text(mark)
 
 
