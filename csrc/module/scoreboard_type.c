@@ -44,6 +44,10 @@ board_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     self->slots = self->board->slots;
     self->writable = fd < 0 || !readonly;
+    if (!self->writable) { /* who looks for the board's processes shall not find us */
+        close(self->fd);
+        self->fd = -1;
+    }
     return (PyObject *)self;
 }
 

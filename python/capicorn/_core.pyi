@@ -178,7 +178,7 @@ class Scoreboard:
     """Seconds since then."""
     def __init__(self, slots: int = 256, *, fd: int = -1, readonly: bool = False) -> None:
         """A new one, or with `fd` (then the board's own) one that another process made; `readonly`: to look at only,
-        what changes it raises. Raises OSError."""
+        what changes it raises, and `fd` is closed. Raises OSError."""
     def fileno(self) -> int: ...
     def take(self, index: int, /) -> None:
         """Empty a slot for a worker that starts. By the supervisor."""

@@ -90,7 +90,8 @@ def _refused(flags: tuple[str, ...], has_value: bool, missing: str) -> click.Opt
 
 
 class _Command(click.Command):
-    """One command; its options are shown in groups. `capicorn fastapi …` is handed to fastapi-cli."""
+    """One command; its options are shown in groups. `capicorn fastapi …` is handed to fastapi-cli, and `status` and
+    `top` (which are no applications: those have a colon) are commands of their own."""
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Any:
         words = sys.argv[1:] if args is None else list(args)
@@ -98,6 +99,14 @@ class _Command(click.Command):
             from capicorn.uvicorn_names import run_fastapi
 
             sys.exit(run_fastapi(words[1:]))
+        if words[:1] == ["status"]:
+            from capicorn import status
+
+            return status.command.main(words[1:], "capicorn status")
+        if words[:1] == ["top"]:
+            from capicorn import top
+
+            return top.command.main(words[1:], "capicorn top")
         return super().main(args, *more, **kwargs)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -278,7 +287,8 @@ def _make(callback: Callable[..., None]) -> click.Command:
         callback=callback,
         help="Serve the ASGI application APP, given as module:attribute.\n\n"
         "Each option is also an environment variable: --root-path is CAPICORN_ROOT_PATH, else UVICORN_ROOT_PATH."
-        " `capicorn fastapi run` and `capicorn fastapi dev` run fastapi-cli on Capicorn.",
+        " `capicorn fastapi run` and `capicorn fastapi dev` run fastapi-cli on Capicorn. `capicorn status` and"
+        " `capicorn top` show what a running server does.",
     )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
+import functools
 import logging
 import socket
 import sys
@@ -36,6 +38,11 @@ ASYNCIO = ("/asyncio/base_events.py", "/asyncio/events.py")
 THREADS = 10
 """Of how many threads, when one of them keeps the GIL from the loop."""
 
+MOST_TASKS = 200
+"""That are looked at for the request behind a task."""
+
+LONGEST_NAME = 256
+
 logger = logging.getLogger("capicorn.error")
 
 
@@ -54,6 +61,7 @@ class Guard:
         self.socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._where = ""
+        self._request = ""
         worker = config.worker
         channel = worker.rescue if worker is not None and self.late and config.rescue else None
         self.receive_fd = -1 if channel is None else channel[1].fileno()
@@ -116,7 +124,13 @@ class Guard:
 
     def report(self, event: str, request: str, seconds: float, live: bool, gil: bool) -> None:
         """The loop is ("begin"), or was ("end") blocked so long; `live`: it still is, so its stack is worth a look.
-        `gil`: it wants to go on, and other threads do not let it have the GIL."""
+        "last": it still is, and the supervisor is about to end this process for it. `gil`: it wants to go on, and
+        other threads do not let it have the GIL."""
+        if event == "begin":
+            self._request = request
+            if live and not request:
+                self._request = request_of(self.loop)
+        request = request or self._request
         inside = f" in {request}" if request else ""
         if event == "end":
             logger.warning("Event loop was blocked for %.2f s%s%s", seconds, inside, self._where)
@@ -125,6 +139,7 @@ class Guard:
         frames = sys._current_frames()
         if gil:
             self._where = ": other threads held the GIL"
+            self._show(request, "other threads, which hold the GIL")
             logger.warning(
                 "Event loop blocked for %.2f s: other threads hold the GIL%s",
                 seconds,
@@ -142,14 +157,24 @@ class Guard:
         stack = _inner(traceback.extract_stack(frame))
         del frame
         last = stack[-1]
-        self._where = f" at {last.filename}:{last.lineno} ({last.name})"
+        place = f"{last.filename}:{last.lineno} ({last.name})"
+        self._where = f" at {place}"
+        self._show(request, place)
         logger.warning(
-            "Event loop blocked for %.2f s%s%s\n%s",
+            "Event loop %s for %.2f s%s%s\n%s",
+            "still blocked" if event == "last" else "blocked",
             seconds,
             inside,
             self._where,
             "".join(traceback.format_list(stack)).rstrip("\n"),
         )
+
+    def _show(self, request: str, place: str) -> None:
+        """For the supervisor's log and for who looks at the scoreboard."""
+        presence = self.presence
+        board = None if presence is None else presence.board
+        if presence is not None and board is not None:
+            board.set_place(presence.slot, request, place)
 
 
 def _inner(stack: traceback.StackSummary) -> list[traceback.FrameSummary]:
@@ -171,6 +196,56 @@ def _stacks(frames: dict[int, FrameType], without: set[int]) -> str:
             text = "".join(traceback.format_list(list(traceback.extract_stack(frame))[-8:])).rstrip("\n")
             out.append(f"\nThread {names.get(ident, ident)}:\n{text}")
     return "".join(out)
+
+
+# ---- for which request a task works
+
+
+def request_of(loop: asyncio.AbstractEventLoop) -> str:
+    """ "GET /path" of the request for which the loop's current task works, when it is not the request's own task: that
+    of a task which waits for it. "" when there is none. Any thread; what asyncio and AnyIO do not promise is looked at
+    as well, so nothing that is found there is taken for granted."""
+    try:
+        return _request_behind(asyncio.current_task(loop))
+    except Exception:
+        return ""
+
+
+def _request_behind(task: Any) -> str:
+    todo: list[Any] = [task]
+    seen: set[int] = set()
+    while todo and len(seen) < MOST_TASKS:
+        future = todo.pop(0)
+        if not isinstance(future, asyncio.Future) or id(future) in seen:
+            continue
+        seen.add(id(future))
+        if isinstance(future, asyncio.Task):
+            coroutine: Any = future.get_coro()
+            if type(coroutine).__module__ == "capicorn._core":
+                name = coroutine.__name__.partition("?")[0][:LONGEST_NAME]
+                return str(name).encode("ascii", "backslashreplace").decode()
+        for callback, *_ in list(getattr(future, "_callbacks", None) or ()):
+            todo += _behind(callback)
+    return ""
+
+
+def _behind(callback: Any) -> list[Any]:
+    """The futures and tasks that a done callback is for."""
+    found: list[Any] = []
+    if isinstance(callback, functools.partial):
+        found += [*callback.args, *_behind(callback.func)]
+    held = [getattr(callback, "__self__", None)]  # a waiting task's wakeup, TaskGroup._on_task_done
+    for cell in getattr(callback, "__closure__", None) or ():  # gather(), wait(), shield(), AnyIO's task groups
+        with contextlib.suppress(ValueError):  # an empty one
+            held.append(cell.cell_contents)
+    for one in held:
+        found.append(one)
+        found.append(getattr(one, "_parent_task", None))
+        found.append(getattr(getattr(one, "cancel_scope", None), "_host_task", None))
+    return found
+
+
+# ---- making one
 
 
 def make_guard(config: Config, presence: Presence | None = None) -> Guard | None:

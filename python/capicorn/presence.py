@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 BEAT = 1.0
 """Seconds between two entries of a loop; less for a short `timeout`."""
 
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds, in seconds, of the histogram of durations (csrc/pool/tally.h)."""
+
 MOST_BINDS = 16
 LONGEST = 100
 """Octets of one text."""
@@ -99,18 +102,17 @@ class Presence:
             self._timer = loop.call_later(self._interval, self._beat, loop, server)
 
 
-def describe(config: Config, sockets: Sequence[socket.socket]) -> bytes:
-    """What people are told of a server, for the scoreboard: JSON."""
+def describe(config: Config, sockets: Sequence[socket.socket], workers: int = 0) -> bytes:
+    """What people are told of a server, for the scoreboard: JSON. `workers`: how many a supervisor wants."""
     facts: dict[str, Any] = {
         "version": __version__,
         "python": ".".join(map(str, sys.version_info[:3])),
         "app": _name(config.app),
         "binds": [address_of(sock, config.is_ssl) for sock in sockets[:MOST_BINDS]],
-        "workers": config.workers if config.use_workers else 0,
-        "since": int(time.time()),
-        "timeout": config.timeout,
+        "workers": workers,
+        "since": time.time(),
     }
-    return json.dumps(facts, separators=(",", ":")).encode()[:2048]
+    return json.dumps(facts, separators=(",", ":")).encode()
 
 
 def _name(app: Any) -> str:

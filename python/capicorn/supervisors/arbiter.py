@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from capicorn import systemd
 from capicorn.config import STARTUP_FAILURE
 from capicorn.logging import style
+from capicorn.presence import describe
 from capicorn.supervisors import process
 from capicorn.supervisors.log_files import own_log_files, reopen_log_files
 from capicorn.supervisors.signals import Blocked, SignalQueue, reap_all
@@ -48,6 +49,12 @@ STALE = 3.0
 
 TELL = 15.0
 """Seconds without a beat after which the log says so."""
+
+PATIENCE = 1.0
+"""Seconds for a worker that is about to be ended to say what blocks it."""
+
+ASK = 0.05
+"""Seconds between two looks whether it did."""
 
 STEADY = 10.0
 """A worker that has served so many seconds has not failed; before that the next one waits longer."""
@@ -83,6 +90,8 @@ class WorkerProcess:
         self.outdated = ""
         """Why it is to be replaced; "": it is not."""
         self.kill_at: float | None = None
+        self.ask_until: float | None = None
+        """So long its guard has to say what blocks it."""
         self.killed = False
         self.told = 0.0
         self._terminated = False
@@ -161,6 +170,7 @@ class Arbiter:
         self.board = _core.Scoreboard(SLOTS)
         if self.config.rescue:
             self.rescue = rescue_channel()
+        self._describe()
         self.config.supervisor = self
         logger.info(
             "Started parent process [%d]",
@@ -226,6 +236,8 @@ class Arbiter:
 
     def _moments(self) -> list[float]:
         moments = [worker.kill_at for worker in self.workers.values() if worker.kill_at is not None]
+        if any(worker.ask_until is not None for worker in self.workers.values()):
+            moments.append(self._last_turn + ASK)
         if self._kill_all_at is not None:
             moments.append(self._kill_all_at)
         if not self._stopping and self._next_start:
@@ -387,7 +399,10 @@ class Arbiter:
             logger.info("Terminated child process [%d]", worker.pid)
             return
         if worker.served_since is not None:
-            logger.warning("Child process [%d] died: %s", worker.pid, process.explain_exit(status))
+            if worker.killed:  # why has been said
+                logger.warning("Child process [%d] was killed.", worker.pid)
+            else:
+                logger.warning("Child process [%d] died: %s", worker.pid, process.explain_exit(status))
             self._failed(now, serving=True, steady=now - worker.served_since >= STEADY)
             return
         why = f" ({process.explain_exit(status)})" if code not in (1, STARTUP_FAILURE) else ""
@@ -440,6 +455,8 @@ class Arbiter:
         for worker in self.workers.values():
             if worker.kill_at is not None and now >= worker.kill_at:
                 self._end_overdue(worker, now)
+            elif worker.ask_until is not None and not worker.killed:
+                self._end_stuck(worker, now)
         if self._kill_all_at is not None and now >= self._kill_all_at:
             self._kill_all_at = now + 1.0
             for worker in self.workers.values():
@@ -471,21 +488,43 @@ class Arbiter:
             return
         limit = self.config.timeout
         if limit and still > limit and not worker.retiring:
-            logger.error(
-                "Worker [%d] has not run its event loop for %.0f seconds (timeout: %g): it is replaced.",
-                worker.pid,
-                still,
-                limit,
-            )
-            worker.killed = True
-            self._hook("worker_abort", worker)
-            worker.kill(signal.SIGABRT)  # shows its stack
-            worker.kill_at = now + 1.0
+            if worker.ask_until is None:
+                self.board.ask(worker.slot)  # its guard logs the stack once more, and says where it is
+                worker.ask_until = now + PATIENCE
         elif still >= TELL and still >= 2 * worker.told:
             worker.told = still
             logger.warning(
                 "Worker [%d] has not run its event loop for %.0f seconds: something in it blocks.", worker.pid, still
             )
+
+    def _end_stuck(self, worker: WorkerProcess, now: float) -> None:
+        """Its loop stands still for longer than `timeout`: say what blocks it, and end it."""
+        answer = self.board.answer(worker.slot)
+        if answer is None and now < (worker.ask_until or 0.0):
+            return
+        worker.ask_until = None
+        if answer == "over" or worker.retiring:
+            return
+        seen = self.board.inspect(worker.slot)
+        inside = f" in {seen['running']}" if seen["running"] else ""
+        if answer == "place":
+            what = f"{inside} at {seen['place']}" if seen["place"] else inside
+        elif answer == "gil":
+            what = f"{inside}: a C call holds the GIL, and its stack follows"
+        else:
+            what = f"{inside}; its stack follows"
+        logger.error(
+            "Worker [%d] has not run its event loop for %.0f seconds (timeout: %g)%s: it is replaced.",
+            worker.pid,
+            seen["awake"] or seen["beat_age"] or 0.0,
+            self.config.timeout,
+            what,
+        )
+        worker.killed = True
+        self._hook("worker_abort", worker)
+        # SIGABRT has faulthandler write the stacks, which needs no GIL
+        worker.kill(signal.SIGKILL if answer == "place" else signal.SIGABRT)
+        worker.kill_at = now + 1.0
 
     def _look_at_memory(self) -> None:
         limit = self.config.max_worker_memory or 0
@@ -585,6 +624,7 @@ class Arbiter:
     def _set_num_workers(self, number: int) -> None:
         if number != self.num_workers:
             before, self.num_workers = self.num_workers, number
+            self._describe()
             self._hook("nworkers_changed", self, number, before)
 
     def _on_reload(self, sig: int) -> None:
@@ -667,6 +707,7 @@ class Arbiter:
                     self._set_num_workers(max(1, config.workers))
                 self.config = self.cfg = config
                 self.target = target
+                self._describe()
         if self.config.preload:
             logger.warning("With --preload the code of the application stays as it was; SIGUSR2 loads it anew.")
         self._next_start = 0.0
@@ -682,6 +723,7 @@ class Arbiter:
         if self._fallback is not None:
             self.config, self.target = self._fallback
             self.cfg = self.config
+            self._describe()
             self._fallback = None
 
     def _rebind(self, config: Config) -> None:
@@ -689,6 +731,10 @@ class Arbiter:
         from capicorn.supervisors.sockets import bind_again
 
         self.sockets = bind_again(self.config, config, self.sockets)
+
+    def _describe(self) -> None:
+        """For those who look at the scoreboard."""
+        self.board.set_info(describe(self.config, self.sockets, self.num_workers))
 
     # ---- before the first fork
 
