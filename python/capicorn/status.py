@@ -104,7 +104,8 @@ def worker_row(worker: dict[str, Any]) -> tuple[str, ...]:
 
 def lag_of(worker: dict[str, Any]) -> float:
     """Seconds by which what is due now would be late."""
-    return worker["awake"] if worker["state"] == "blocked" else max(worker["lag"], worker["awake"])
+    awake: float = worker["awake"]
+    return awake if worker["state"] == "blocked" else max(worker["lag"], awake)
 
 
 def threads(worker: dict[str, Any]) -> str:
