@@ -404,6 +404,31 @@ cap_conn_session_over(cap_conn *c)
     finish(c);
 }
 
+/* On our own port, and for us rather than for the application? */
+static bool
+is_health_check(const cap_conn *c, const cap_h1_head *h, const char *base)
+{
+    const cap_rescue *r = c->server->rescue;
+    return r != NULL && r->health.path[0] != 0 && h->form == CAP_H1_ORIGIN &&
+           (c->head_only || (h->method.len == 3 && memcmp(base + h->method.off, "GET", 3) == 0)) &&
+           (h->flags & CAP_H1_UPGRADE) == 0 &&
+           cap_health_is_path(&r->health, base + h->path.off, h->path.len);
+}
+
+static void
+answer_health_check(cap_conn *c, const cap_h1_head *h)
+{
+    bool ready = cap_health_ready(&c->server->rescue->health);
+    if ((h->flags & CAP_H1_EXPECT_CONTINUE) != 0 || c->server->shutting_down)
+        c->keep_alive = false;
+    cap_send_simple_with(c, ready ? 200 : 503, ready ? "ok\n" : "not ready\n", !c->keep_alive,
+                         "cache-control: no-store\r\n");
+    if (c->keep_alive)
+        cap_conn_response_done(c); /* its content, if there is any, is read and dropped */
+    else
+        finish(c);
+}
+
 /* A head is complete: make the request. Its application starts when the input at
    hand is used up, so that a small body is there when it asks. */
 static void
@@ -415,9 +440,13 @@ on_head(cap_conn *c, const cap_h1_head *h, const char *base, int memo)
     c->body_ended = false;
     c->head_only = h->method.len == 4 && memcmp(base + h->method.off, "HEAD", 4) == 0;
     c->due_read = 0;
+    c->keep_alive = (h->flags & CAP_H1_KEEP_ALIVE) != 0;
+    if (is_health_check(c, h, base)) {
+        answer_health_check(c, h);
+        return;
+    }
     s->total_requests++;
     cap_tally_add(&s->tally->requests, 1);
-    c->keep_alive = (h->flags & CAP_H1_KEEP_ALIVE) != 0;
     if (s->set.limit_concurrency != 0 && s->request_count >= s->set.limit_concurrency) {
         cap_server_log(s, CAP_LOG_WARNING, NULL, "Exceeded concurrency limit.");
         if (c->state != CAP_CONN_RUNNING)
@@ -685,13 +714,14 @@ static void
 on_stream_alloc(cap_stream *stream, uv_buf_t *buf)
 {
     cap_conn *c = conn_of_stream(stream);
+    /* First: as long as others keep the GIL from us the connection rests. */
+    cap_reactor_enter(c->server->reactor);
     if (!conn_take(c))
         return; /* the octets are another process's */
     buf->base = c->server->read_buffer;
     buf->len = sizeof c->server->read_buffer;
 }
 
-/* The GIL perhaps not held. */
 static void
 on_stream_unread(cap_stream *stream)
 {
@@ -1053,7 +1083,7 @@ begin(cap_server *s, int fd, bool unix_socket, PyObject *address, const cap_hand
     }
     if (s->rescue != NULL)
         c->claim = cap_claims_get(&s->rescue->claims, fd);
-    if (h != NULL) {
+    if (h != NULL && (h->flags & CAP_HANDOVER_FRESH) == 0) {
         adopt(c, h);
     } else if (s->proxy_protocol != NULL && cap_conn_proxy_wanted(c)) {
         c->stream.base.on = &proxy_events;
@@ -1080,6 +1110,6 @@ cap_conn_adopt(cap_server *s, int fd, const cap_handover *h)
     PyObject *address = cap_server_bound_address(fd);
     if (address == NULL && PyErr_Occurred())
         PyErr_WriteUnraisable((PyObject *)s);
-    begin(s, fd, (h->flags & CAP_HANDOVER_UNIX) != 0, address, h);
+    begin(s, fd, address != NULL, address, h);
     Py_XDECREF(address);
 }

@@ -74,7 +74,7 @@ typedef struct cap_conn {
 /* For a freshly accepted socket, which is taken over. Never fails: what cannot be
    served is closed. */
 void cap_conn_accept(cap_server *s, int fd, cap_server_listener *l);
-/* The same for one that another process has accepted. */
+/* The same for one that another process, or (h NULL) another thread has accepted. */
 void cap_conn_adopt(cap_server *s, int fd, const cap_handover *h);
 
 /* --- the PROXY protocol (conn_proxy.c) ----------------------------------------- */

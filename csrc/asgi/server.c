@@ -317,6 +317,8 @@ server_listen(PyObject *self, PyObject *arg)
     sl->address = address;
     sl->next = s->listeners;
     s->listeners = sl;
+    if (s->rescue != NULL && s->ssl_context == NULL)
+        cap_rescue_listen(s->rescue, fd);
     cap_reactor_watchers_changed(s->reactor);
     Py_RETURN_NONE;
 }
@@ -326,6 +328,8 @@ stop_listening(cap_server *s)
 {
     cap_server_listener *sl = s->listeners;
     s->listeners = NULL;
+    if (s->rescue != NULL)
+        cap_rescue_unlisten(s->rescue);
     while (sl != NULL) {
         cap_server_listener *next = sl->next;
         cap_listener_close(&sl->listener); /* frees sl later, from its callback */

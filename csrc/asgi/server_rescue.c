@@ -29,6 +29,19 @@ static void on_message(uv_poll_t *poll, int status, int events);
 
 /* ---- sent away ---- */
 
+/* Connections that were accepted for us. May run Python. */
+static void
+take_held(struct cap_server_rescue *self)
+{
+    int fds[CAP_RESCUE_HELD];
+    size_t n = cap_rescue_take(self->rescue, fds);
+    for (size_t i = 0; i < n; i++)
+        if (self->server != NULL)
+            cap_conn_adopt(self->server, fds[i], NULL);
+        else
+            close(fds[i]);
+}
+
 static void
 on_async(uv_async_t *async)
 {
@@ -38,6 +51,7 @@ on_async(uv_async_t *async)
     if (s == NULL || cap_server_loop_gone(s))
         return;
     Py_INCREF((PyObject *)s);
+    take_held(self);
     cap_conn *c = s->first;
     while (c != NULL) { /* closing one that was moved runs no Python and takes none off the list */
         cap_conn *next = c->next;
@@ -218,10 +232,11 @@ void
 cap_server_rescue_stop(cap_server *s)
 {
     struct cap_server_rescue *self = s->rescue_io;
-    if (self == NULL || self->channel < 0 || cap_server_loop_gone(s))
+    if (self == NULL || cap_server_loop_gone(s))
         return;
     /* Nobody sends to a worker that does not serve; what was sent before would be lost. */
     Py_INCREF((PyObject *)s);
+    take_held(self);
     if (s->board == NULL || !cap_board_sibling_free(s->board, s->slot, cap_board_now()))
         while (self->server != NULL && self->channel >= 0 && has_room(self) && take_one(self))
             ;
@@ -239,6 +254,7 @@ cap_server_rescue_close(cap_server *s)
     s->rescue_io = NULL;
     self->server = NULL;
     cap_rescue_on_wake(self->rescue, NULL, NULL);
+    take_held(self);
     stop_receiving(self);
     uv_close((uv_handle_t *)&self->async, on_handle_closed);
     cap_reactor_watchers_changed(self->reactor);

@@ -53,14 +53,14 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"loop",      "report",      "warn",  "fd",
                             "health_fd", "health_path", "board", "slot",
-                            "late",      "channel",     NULL};
+                            "late",      "channel",     "own_path", NULL};
     PyObject *loop, *callable, *board = Py_None;
     double warn = 1.0;
     int fd = -1, health_fd = -1, slot = -1, late = 1, channel = -1;
-    const char *path = "";
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$diisOipi:Guard", names, &loop, &callable,
+    const char *path = "", *own_path = "";
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$diisOipis:Guard", names, &loop, &callable,
                                      &warn, &fd, &health_fd, &path, &board, &slot, &late,
-                                     &channel))
+                                     &channel, &own_path))
         return NULL;
     cap_state *st = PyType_GetModuleState(type);
     cap_guard_config set = {
@@ -69,7 +69,7 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         .report = report,
         .health = {.fd = health_fd},
     };
-    if (strlen(path) >= sizeof set.health.path) {
+    if (strlen(path) >= sizeof set.health.path || strlen(own_path) >= sizeof set.health.path) {
         PyErr_SetString(PyExc_ValueError, "the path is too long");
         return NULL;
     }
@@ -92,14 +92,18 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->report = Py_NewRef(callable);
     self->board = board != Py_None ? Py_NewRef(board) : NULL;
     set.context = self;
-    if (set.board != NULL && channel >= 0) {
+    if ((set.board != NULL && channel >= 0) || own_path[0] != 0) {
         if ((self->rescue = cap_rescue_new()) == NULL) {
             PyErr_NoMemory();
             goto fail;
         }
         self->rescue->board = set.board;
         self->rescue->slot = set.slot;
-        self->rescue->channel = channel;
+        self->rescue->channel = set.board != NULL ? channel : -1;
+        self->rescue->health.fd = -1;
+        self->rescue->health.board = set.health.board;
+        self->rescue->health.ready = &self->rescue->ready;
+        strcpy(self->rescue->health.path, own_path);
         set.rescue = self->rescue;
     }
     set.health.ready = &self->ready;
@@ -113,7 +117,7 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if ((self->reactor = cap_reactor_acquire(st, loop)) == NULL)
         goto fail;
     /* Another server in the same loop has its own guard. */
-    if ((set.warn != 0 || set.board != NULL) && self->reactor->beat == NULL) {
+    if ((set.warn != 0 || set.board != NULL || set.rescue != NULL) && self->reactor->beat == NULL) {
         self->attached = true;
     }
     int rc = cap_guard_start(self->guard, &set);
@@ -192,6 +196,8 @@ guard_set_ready(PyObject *op, PyObject *arg)
     if (on < 0)
         return NULL;
     atomic_store(&self->ready, on != 0);
+    if (self->rescue != NULL)
+        atomic_store(&self->rescue->ready, on != 0);
     Py_RETURN_NONE;
 }
 

@@ -262,7 +262,7 @@ look(cap_guard *g, watch *w, uint64_t now)
 static void
 tell_late(cap_guard *g, watch *w, uint64_t since)
 {
-    if ((w->late != 0) != (since != 0))
+    if (g->set.board != NULL && (w->late != 0) != (since != 0))
         atomic_store(&g->set.board->slot[g->set.slot].late, since != 0);
     w->late = since;
 }
@@ -281,6 +281,14 @@ is_late(watch *w, uint64_t since, uint64_t seq, uint64_t now)
         return false;
     return now - since >= CAP_GUARD_LONG_TURN || since == w->late ||
            (now - since >= CAP_GUARD_LATE && now - w->same_at >= CAP_GUARD_LOOK - 1);
+}
+
+/* Is there anybody for whom something could be done? */
+static bool
+wants_lateness(const cap_guard *g)
+{
+    return (g->set.board != NULL && cap_board_has_siblings(g->set.board, g->set.slot)) ||
+           (g->set.rescue != NULL && g->set.rescue->health.path[0] != 0);
 }
 
 static void
@@ -310,7 +318,7 @@ look_late(cap_guard *g, watch *w, uint64_t now)
         w->late_due = now + CAP_GUARD_LOOK;
         return;
     }
-    if (!watching || !cap_board_has_siblings(g->set.board, g->set.slot)) {
+    if (!watching || !wants_lateness(g)) {
         w->late_due = now + CAP_GUARD_SELDOM;
         return;
     }
@@ -349,7 +357,7 @@ guard(void *arg)
     struct pollfd p[CAP_HEALTH_CONNECTIONS + 2];
     uint64_t now = cap_board_now();
     watch w = {.due = g->set.warn != 0 ? now + g->set.warn : FOREVER,
-               .late_due = g->set.board != NULL ? now : FOREVER, .busy_at = now};
+               .late_due = g->set.board != NULL || g->set.rescue != NULL ? now : FOREVER, .busy_at = now};
     cap_responder_init(&responder, &g->set.health);
     for (;;) {
         uint64_t due = w.due < w.late_due ? w.due : w.late_due;
@@ -371,8 +379,7 @@ guard(void *arg)
             look(g, &w, now);
     }
     atomic_store(&g->beat->dozing, 0);
-    if (g->set.board != NULL)
-        tell_late(g, &w, 0);
+    tell_late(g, &w, 0);
     cap_responder_close(&responder);
     pthread_mutex_lock(&g->lock);
     g->stopping = true;

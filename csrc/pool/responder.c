@@ -31,27 +31,7 @@ cap_responder_close(cap_responder *r)
             drop(&r->conn[i]);
 }
 
-static bool
-is_ready(const cap_health *h)
-{
-    if (h->board == NULL)
-        return atomic_load(h->ready) != 0;
-    uint32_t used = atomic_load(&h->board->used);
-    for (uint32_t i = 0; i < used && i < h->board->slots; i++)
-        if (atomic_load(&h->board->slot[i].state) == CAP_SLOT_SERVING)
-            return true;
-    return false;
-}
-
 /* ---- one connection ---- */
-
-/* The request's target, without its query, is ours. */
-static bool
-names_path(const char *target, size_t len, const char *path)
-{
-    size_t n = strlen(path);
-    return len >= n && memcmp(target, path, n) == 0 && (len == n || target[n] == '?');
-}
 
 static int
 decide(const cap_health *h, const char *head, size_t len, bool *no_content)
@@ -68,9 +48,9 @@ decide(const cap_health *h, const char *head, size_t len, bool *no_content)
     *no_content = method == 4 && memcmp(head, "HEAD", 4) == 0;
     if (!*no_content && !(method == 3 && memcmp(head, "GET", 3) == 0))
         return 405;
-    if (!names_path(target, (size_t)(target_end - target), h->path))
+    if (!cap_health_is_path(h, target, (size_t)(target_end - target)))
         return 404;
-    return is_ready(h) ? 200 : 503;
+    return cap_health_ready(h) ? 200 : 503;
 }
 
 static void

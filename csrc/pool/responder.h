@@ -4,21 +4,13 @@
 #ifndef CAP_POOL_RESPONDER_H
 #define CAP_POOL_RESPONDER_H
 
-#include "pool/scoreboard.h"
+#include "pool/health.h"
 
 #include <poll.h>
 
 #define CAP_HEALTH_CONNECTIONS 32
-#define CAP_HEALTH_HEAD 2048     /* octets of a request */
 #define CAP_HEALTH_TIMEOUT 5000  /* ms for one */
 #define CAP_HEALTH_LINGER 1000   /* ms for the client to take the answer and close */
-
-typedef struct cap_health {
-    int fd;                   /* listening, non-blocking; the caller's; -1: no health checks */
-    char path[256];
-    const cap_board *board;   /* ready is when one of its workers serves; or NULL: */
-    _Atomic uint32_t *ready;  /* ... when this is not 0 */
-} cap_health;
 
 typedef struct cap_health_conn {
     int fd;                   /* -1: free */

@@ -233,6 +233,7 @@ class Guard:
         slot: int = -1,  # ours on it: there is the loop's beat
         late: bool = True,  # ... and there it says when our loop is late, for our siblings
         channel: int = -1,  # a socket through which connections go to siblings meanwhile; -1: they wait
+        own_path: str = "",  # of health checks on the server's own port
     ) -> None: ...
     foreign: bool
     """The loop is not ours: expect() is its beat."""

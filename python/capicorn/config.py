@@ -657,8 +657,6 @@ def _wants_arguments(app: Any) -> bool:
 
 def _check_health(bind: str | None, path: str | None) -> None:
     """ValueError when health checks cannot be answered so."""
-    if path is not None and bind is None:
-        raise ValueError("health_path: --health-bind HOST:PORT has to say where health checks are answered.")
     if path is not None and not (path.startswith("/") and path.isascii() and path.isprintable() and len(path) < 256):
         raise ValueError(f"health_path: {path!r} is no path; it should begin with / and be plain ASCII.")
     if bind is not None:

@@ -66,6 +66,12 @@ class Guard:
         channel = worker.rescue if worker is not None and self.late and config.rescue else None
         self.receive_fd = -1 if channel is None else channel[1].fileno()
         path = config.health_path or HEALTH_PATH
+        self.own_path = config.health_path is not None
+        if self.own_path and config.is_ssl and config.health_bind is None:
+            logger.warning(
+                "health_path: on TLS connections health checks are answered only while the event loop runs; with"
+                " --health-bind they always are."
+            )
         if config.health_bind is not None:
             self.socket = health_socket(config.health_bind, shared=worker is not None)
             host, port = self.socket.getsockname()[:2]
@@ -83,6 +89,7 @@ class Guard:
                 slot=-1 if presence is None or presence.board is None else presence.slot,
                 late=self.late,
                 channel=-1 if channel is None else channel[0].fileno(),
+                own_path=config.health_path or "",
             )
         except BaseException:
             if self.socket is not None:
@@ -97,9 +104,9 @@ class Guard:
     def serving(self) -> None:
         """The application has started: now blocks count, and health checks say so."""
         self.native.set_ready(True)
-        if self.warn or self.late:
+        if self.warn or self.late or self.own_path:
             if self.native.foreign:
-                self._expect(min(self.warn / 4 or 0.25, 0.05 if self.late else 0.25))
+                self._expect(min(self.warn / 4 or 0.25, 0.05 if self.late or self.own_path else 0.25))
             self.native.watch(True)
 
     def stopping(self) -> None:
@@ -250,7 +257,8 @@ def _behind(callback: Any) -> list[Any]:
 
 def make_guard(config: Config, presence: Presence | None = None) -> Guard | None:
     """The guard that a configuration wants, if it wants one. Raises OSError."""
-    if not config.block_warn and config.health_bind is None and not has_siblings(config):
+    health = config.health_bind is not None or config.health_path is not None
+    if not config.block_warn and not health and not has_siblings(config):
         return None
     return Guard(config, presence)
 

@@ -163,7 +163,9 @@ SETTINGS: tuple[Setting, ...] = (
             "HOST:PORT where health checks are answered by a thread of its own, also while the event loop is blocked.",
             "Workers", metavar="ADDRESS"),
     Setting("health_path", ("--health-path",), "str", None,
-            "Their path; /healthz when not given. 200: a worker serves, 503: none does.", "Workers", metavar="PATH"),
+            "GET and HEAD of this path on the server's own port are health checks too, answered without the app,"
+            " also while the event loop is blocked (not so over TLS), and not in the access log. 200: a worker serves,"
+            " 503: none does. With --health-bind alone it is /healthz there.", "Workers", metavar="PATH"),
     Setting("max_worker_memory", ("--max-worker-memory",), "int", None,
             "MiB of resident memory above which a worker is replaced.", "Workers", minimum=1),
     Setting("worker_class", ("--worker-class", "-k"), "str", None,

@@ -146,7 +146,6 @@ def test_an_address_in_use_fails_the_start_with_its_name() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"health_path": "/healthz"}, "--health-bind HOST:PORT has to say where"),
         ({"health_bind": "127.0.0.1:1", "health_path": "healthz"}, "should begin with /"),
         ({"health_bind": "127.0.0.1:1", "health_path": "/a b\n"}, "no path"),
         ({"health_bind": "unix:/x"}, "it should be HOST:PORT"),

@@ -134,6 +134,20 @@ def test_64_kept_connections_and_new_ones_wait_for_nobody(launch: Launch, how: s
     assert server.stop() == 0
 
 
+def test_a_thread_that_keeps_the_gil_blocks_nobody_else(launch: Launch) -> None:
+    """The loop is woken by one of the requests, and then waits for the GIL: it has read nothing of it yet."""
+    server = launch("--workers", "2")
+    _, by_worker = clients_of(server, 16)
+    blocker = server.connect()
+    pid = ask(blocker)["pid"]
+    ask(blocker, "/starve?1.5")
+    time.sleep(0.3)
+    for client in by_worker[pid]:
+        client.get("/waits")
+    for client in by_worker[pid]:
+        assert said(client, SOON)["pid"] != pid
+
+
 def test_pipelined_requests_are_answered_in_order_and_logged_once(launch: Launch) -> None:
     server = launch("--workers", "2")
     _, by_worker = clients_of(server, 12)
