@@ -15,6 +15,7 @@ import socket
 import ssl
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -337,12 +338,20 @@ class Load:
         self.process.stderr.close()
 
 
-def loaded(running: Running, seconds: float, *more: str, may_be_none: bool = False) -> dict[str, Any]:
+def loaded(
+    running: Running,
+    seconds: float,
+    *more: str,
+    may_be_none: bool = False,
+    when_ready: Callable[[], None] | None = None,
+) -> dict[str, Any]:
     """One turn: what the load program measured, `cpu`, the seconds that the server had in that time, and the parts of
     it that the server's and the load's cores stood idle."""
     load = running.load(seconds, *more)
     try:
         load.line(30)
+        if when_ready is not None:
+            when_ready()
         pids = running.pids()
         cores = running.cores
         idle = idle_of(cores.server), idle_of(cores.load)
