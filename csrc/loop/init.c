@@ -1,5 +1,6 @@
 /* The loop's part of the module: its types, and what they share. */
 #include "loop/loop.h"
+#include "loop/thread_pool.h"
 #include "loop/transport.h"
 
 #include "base/mem.h"
@@ -30,7 +31,7 @@ cap_loop_init(PyObject *module, cap_state *st)
     st->loop = ls;
     if (make_kwnames(st, ls) < 0 || cap_handle_types_init(module, st) < 0 ||
         cap_loop_type_init(module, st) < 0 || cap_foreign_type_init(module, st) < 0 ||
-        cap_transport_type_init(module, st) < 0)
+        cap_transport_type_init(module, st) < 0 || cap_thread_pool_type_init(module, st) < 0)
         return -1;
     return 0;
 }

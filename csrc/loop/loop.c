@@ -1,11 +1,13 @@
 /* capicorn._core.Loop: scheduling, the turn, and when to sleep. */
 #include "loop/loop.h"
+#include "loop/thread_pool.h"
 #include "loop/transport.h"
 
 #include "base/mem.h"
 
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <time.h>
 
 unsigned cap_forks;
@@ -120,6 +122,7 @@ on_prepare(uv_prepare_t *prepare)
     if (self->reactor.beat != NULL)
         cap_beat_asleep(self->reactor.beat);
     self->reactor.parked = PyEval_SaveThread();
+    cap_thread_pool_wake_now(self);
 }
 
 void
@@ -210,6 +213,8 @@ turn(cap_loop *self)
 {
     cap_reactor *r = &self->reactor;
     uv_loop_t *uv = r->uv;
+    if (self->pools != NULL)
+        cap_thread_pools_let_in(self);
     bool busy = self->ready.len != 0 || self->io.len != 0 || r->first != NULL || self->stopping;
     bool was_running = r->running;
     int rc = -1;
@@ -218,6 +223,7 @@ turn(cap_loop *self)
     self->polling = true;
     uv_run(uv, busy ? UV_RUN_NOWAIT : UV_RUN_ONCE);
     cap_reactor_enter(r);
+    cap_thread_pool_wake_now(self);
     self->polling = false;
     self->may_sleep = false;
     self->asleep = false;
@@ -271,6 +277,7 @@ loop_run(cap_loop *self, PyObject *Py_UNUSED(ignored))
     do
         rc = turn(self);
     while (rc == 0 && !self->stopping);
+    cap_thread_pool_wake_now(self);
     if (self->reactor.beat != NULL)
         cap_beat_asleep(self->reactor.beat); /* who does not run is not late */
     if (rc < 0)
@@ -281,7 +288,11 @@ loop_run(cap_loop *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 loop_run_once(cap_loop *self, PyObject *Py_UNUSED(ignored))
 {
-    if (check_turn(self) < 0 || turn(self) < 0)
+    if (check_turn(self) < 0)
+        return NULL;
+    int rc = turn(self);
+    cap_thread_pool_wake_now(self);
+    if (rc < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -646,6 +657,11 @@ close_uv(cap_loop *self)
     self->reactor.uv = NULL;
     if (self->forks != cap_forks)
         return 0; /* libuv would take descriptors out of the parent's epoll set */
+    while (atomic_load(&self->sending) != 0) { /* for the moment that uv_async_send() takes */
+        Py_BEGIN_ALLOW_THREADS
+        sched_yield();
+        Py_END_ALLOW_THREADS
+    }
     close_one(uv, (uv_handle_t *)&uv->prepare);
     close_one(uv, (uv_handle_t *)&uv->async);
     close_one(uv, (uv_handle_t *)&uv->timer);

@@ -195,6 +195,9 @@ struct cap_loop {
     PyObject *current_handle; /* debug mode: what runs now; or NULL */
     PyObject *task_factory;   /* or NULL: None */
     cap_cancel_wait *waits;
+    struct cap_thread_pool *pools; /* list (thread_pool.h) */
+    PyThread_type_lock to_wake;    /* of a pool's thread: released when the GIL is given up */
+    _Atomic unsigned sending;      /* threads that wake us without the GIL; close() waits for them */
     struct cap_transport *transports; /* the open ones (transport.h) */
     struct {
         int fd;        /* the listening socket that was accepted from last */

@@ -15,6 +15,7 @@
     X(Handle)                                                                  \
     X(TimerHandle)                                                             \
     X(ForeignDriver)                                                           \
+    X(ThreadPool)                                                              \
     /* asgi */                                                                 \
     X(HTTPServer)                                                              \
     X(Connection)                                                              \
@@ -72,6 +73,7 @@ int cap_asgi_traverse(cap_state *st, visitproc visit, void *arg);
     X(requests)                                                                \
     X(handles)                                                                 \
     X(uv_handles)                                                              \
+    X(thread_calls)                                                            \
     X(write_requests)
 
 typedef struct cap_counts {

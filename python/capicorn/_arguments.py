@@ -32,6 +32,7 @@ class ConfigArguments(TypedDict, total=False):
     worker_start: str
     preload: bool
     threads: int | None
+    native_threads: bool
     timeout: float
     block_warn: float
     rescue: bool

@@ -27,6 +27,38 @@ class Loop:
 
     def _accept(self, fd: int, limit: int, /) -> list[tuple[int, Any]]: ...
 
+class ThreadPool:
+    """Threads that run Python functions for a loop of ours; see python/capicorn/thread_pool.py."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        start: Callable[[], None],  # starts a thread that calls work(), or lost()
+        *,
+        size: int = 0,  # 0: as many threads as calls
+        idle: float = 10.0,  # seconds after which a thread that nobody needs ends
+        local: Any = None,  # a threading.local whose attribute of that name is a call's `scope`, else None
+        scope_name: str | None = None,
+    ) -> None: ...
+    busy: int
+    queued: int
+    threads: int
+    closed: bool
+    def call(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        context: Context | None = None,
+        scope: Any = None,
+        /,
+    ) -> asyncio.Future[Any]: ...
+    def run(self, func: Callable[..., Any], args: tuple[Any, ...], /) -> None: ...
+    def work(self) -> None: ...
+    def lost(self) -> None: ...
+    def close(self) -> None: ...
+    def forget(self) -> list[Any]:
+        """The futures of those that call() queued, the arguments of those that run() did."""
+
 class _Transport:
     """What the native parts of all transports have."""
 

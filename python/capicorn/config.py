@@ -118,6 +118,7 @@ class Config:
         worker_start: str
         preload: bool
         threads: int | None
+        native_threads: bool
         timeout: float
         max_worker_memory: int | None
         block_warn: float

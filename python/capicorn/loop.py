@@ -28,6 +28,8 @@ from .transports import AcceptedTransport, DatagramTransport, ReadPipeTransport,
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
+    from .thread_pool import AnyIOThreads
+
     class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
         """The policy whose loops are `Loop`s."""
 
@@ -191,6 +193,8 @@ class Loop(_core.Loop, _SelectorEventLoop):
     It has all that `asyncio.SelectorEventLoop` has, in any thread, several to a process. Not after a fork: make a new
     one in the child.
     """
+
+    _anyio_threads: AnyIOThreads | None = None
 
     def __init__(self) -> None:
         self._saved_wakeup_fd: int | None = None
@@ -448,6 +452,17 @@ class Loop(_core.Loop, _SelectorEventLoop):
         if flags & _NUMERIC == _NUMERIC and isinstance(sockaddr, tuple) and sockaddr and _is_address(sockaddr[0]):
             return socket.getnameinfo(sockaddr, flags)
         return await super().getnameinfo(sockaddr, flags)
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> Any:
+        """Run func(*args) in a thread of the executor, None: of the default one. Returns a future."""
+        if executor is None and not self._debug:
+            call = getattr(self._default_executor, "_capicorn_call", None)  # thread_pool.Executor
+            if call is not None and not self._executor_shutdown_called:
+                self._check_closed()
+                return call(func, args)
+        return super().run_in_executor(executor, func, *args)
 
     # A socket that is closed under one of these calls stays open until it ends.
 

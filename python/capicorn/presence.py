@@ -92,7 +92,7 @@ class Presence:
         now = loop.time()
         try:
             pool = server.threads
-            if pool is None:
+            if pool is None or pool.size is None:
                 board.beat(self.slot, now - self._due)
             else:
                 pool.look(now)

@@ -203,9 +203,8 @@ class Server:
         if self.presence is None:
             self.presence = Presence(self.config)
         self._start_guard()
-        if self.config.threads is not None:
-            self.threads = ThreadPool(self.config.threads)
-            self.threads.install()
+        self.threads = ThreadPool(self.config.threads, self.config.native_threads)
+        self.threads.install()
         await self._unless_forced(self.lifespan.startup())
         if self.lifespan.should_exit or self.force_exit:
             sys.exit(STARTUP_FAILURE)
@@ -485,6 +484,8 @@ class Server:
         if self.presence is not None:
             self.presence.close()
             self.presence = None
+        if self.threads is not None:
+            self.threads.close()
 
     # ---- signals
 

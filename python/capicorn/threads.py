@@ -7,7 +7,10 @@ import asyncio
 import importlib.util
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from capicorn.thread_pool import AnyIOThreads, Executor
 
 FULL = 5.0
 """Seconds for which calls have to wait without a break before the log says so."""
@@ -18,37 +21,54 @@ logger = logging.getLogger("capicorn.error")
 
 
 class ThreadPool:
-    """`size` threads for each of the two. install() in the event loop, before the application starts."""
+    """`size` threads for each of the two; None: their own numbers. install() in the event loop, before the application
+    starts. `native`: threads of ours, where the loop is ours too."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int | None, native: bool = True) -> None:
         self.size = size
+        self.native = native
         self.busy = 0
         """Threads at work, at the last look()."""
         self.queued = 0
         """Calls that waited for one then."""
-        self._executor: ThreadPoolExecutor | None = None
+        self.anyio: AnyIOThreads | None = None
+        """Ours behind AnyIO's functions, if they are."""
+        self._executor: ThreadPoolExecutor | Executor | None = None
         self._limiter: Any = None
         self._full_since: float | None = None
         self._said = float("-inf")
 
     def install(self) -> None:
-        self._executor = ThreadPoolExecutor(self.size, thread_name_prefix="capicorn")
-        asyncio.get_running_loop().set_default_executor(self._executor)
-        if importlib.util.find_spec("anyio") is not None:
+        from capicorn.loop import Loop
+
+        loop = asyncio.get_running_loop()
+        if self.native and isinstance(loop, Loop):
+            from capicorn.thread_pool import Executor, install_anyio
+
+            self.anyio = install_anyio(loop)
+            if self.size is not None or getattr(loop, "_default_executor", None) is None:
+                self._executor = Executor(loop, self.size)
+        elif self.size is not None:
+            self._executor = ThreadPoolExecutor(self.size, thread_name_prefix="capicorn")
+        if self._executor is not None:
+            loop.set_default_executor(self._executor)
+        if self.size is not None and importlib.util.find_spec("anyio") is not None:
             from anyio.to_thread import current_default_thread_limiter
 
             self._limiter = current_default_thread_limiter()
             self._limiter.total_tokens = self.size
+
+    def close(self) -> None:
+        """AnyIO's threads end; the executor's do with the loop's default executor."""
+        if self.anyio is not None:
+            self.anyio.close()
 
     def look(self, now: float) -> None:
         """Count, and warn when calls have been waiting for long. `now`: seconds of a monotonic clock."""
         busy = queued = 0
         executor = self._executor
         if executor is not None:
-            queued = executor._work_queue.qsize()
-            # an idle thread has put a token into the semaphore; one that ends its work after this look does so later
-            idle = executor._idle_semaphore._value
-            busy = max(0, len(executor._threads) - idle)
+            busy, queued = _counts(executor)
         if self._limiter is not None:
             seen = self._limiter.statistics()
             busy += seen.borrowed_tokens
@@ -67,3 +87,12 @@ class ThreadPool:
                 now - self._full_since,
                 self.size,
             )
+
+
+def _counts(executor: ThreadPoolExecutor | Executor) -> tuple[int, int]:
+    """Threads at work, and calls that wait."""
+    if not hasattr(executor, "_capicorn_call"):
+        # an idle thread has put a token into the semaphore; one that ends its work after this look does so later
+        return max(0, len(executor._threads) - executor._idle_semaphore._value), executor._work_queue.qsize()
+    ours: Any = executor
+    return ours.busy, ours.queued
