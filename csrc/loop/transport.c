@@ -7,6 +7,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define READS_AT_ONCE 16
+
 /* ---- libuv's side ---- */
 
 
@@ -340,6 +342,7 @@ read_eof(cap_transport *t, PyObject *protocol)
 static int
 read_failed(cap_transport *t)
 {
+    t->nothing_read = true;
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
         return 0;
     PyErr_SetFromErrno(PyExc_OSError);
@@ -397,10 +400,12 @@ get_buffer(cap_transport *t, PyObject *protocol, Py_buffer *view)
     return rc;
 }
 
+/* One recv() into the protocol's buffer. `full`: there may be more. */
 static int
-read_into(cap_transport *t, PyObject *protocol)
+read_into_buffer(cap_transport *t, PyObject *protocol, bool *full)
 {
     Py_buffer view;
+    *full = false;
     if (get_buffer(t, protocol, &view) < 0)
         return cap_transport_fatal(t, "Fatal error: protocol.get_buffer() call failed.");
     if (t->loop == NULL || t->conn_lost) {
@@ -409,6 +414,8 @@ read_into(cap_transport *t, PyObject *protocol)
     }
     ssize_t n = receive(t, view.buf, (size_t)view.len);
     int error = errno;
+    *full = n == view.len;
+    t->nothing_read = n <= 0;
     PyBuffer_Release(&view);
     errno = error;
     if (n < 0)
@@ -422,7 +429,28 @@ read_into(cap_transport *t, PyObject *protocol)
     Py_XDECREF(done);
     if (done != NULL)
         return 0;
+    *full = false;
     return cap_transport_fatal(t, "Fatal error: protocol.buffer_updated() call failed.");
+}
+
+/* A buffer that was filled was too small: then all that there is, and the end with it,
+   as far as others have not to wait long for it. */
+static int
+read_into(cap_transport *t, PyObject *protocol)
+{
+    bool full, small = false;
+    int rc;
+    for (int i = 0; i < READS_AT_ONCE; i++) {
+        rc = read_into_buffer(t, protocol, &full);
+        small = small || full;
+        if (rc < 0 || !small || t->loop == NULL || t->protocol != protocol || !t->buffered ||
+            !cap_transport_wants_read(t))
+            return rc;
+        /* recv() said EAGAIN, an error, or an end that leaves the other direction open */
+        if (t->nothing_read)
+            return rc;
+    }
+    return rc;
 }
 
 static int

@@ -86,6 +86,7 @@ typedef struct cap_transport {
     bool want_write;       /* the kernel took no more: wait for room */
     bool listed;
     bool is_socket;        /* a pipe may be one */
+    bool nothing_read;     /* by the last recv() into a protocol's buffer */
     bool sees_peer;        /* of a pipe's writing end: readable means that nobody reads */
 } cap_transport;
 

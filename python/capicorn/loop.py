@@ -15,14 +15,16 @@ import os
 import selectors
 import signal
 import socket
+import ssl
 import sys
 import threading
-from asyncio import base_events, events, format_helpers, sslproto
+from asyncio import base_events, events, format_helpers
 from asyncio.log import logger
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import _core
+from .tls_protocol import TLSProtocol, mend_transport
 from .transports import AcceptedTransport, DatagramTransport, ReadPipeTransport, StreamTransport, WritePipeTransport
 
 if TYPE_CHECKING:
@@ -130,18 +132,6 @@ def _is_ours(sock: socket.socket) -> bool:
     )
 
 
-class _TLSInTLS(sslproto._SSLProtocolTransport):
-    """Up to 3.11.7 and 3.12.1 the standard library's transport raises TypeError where it should end (gh-113214)."""
-
-    def _force_close(self, exc: BaseException | None) -> None:
-        self._closed = True
-        tls = self._ssl_protocol
-        if tls is not None:
-            tls._set_state(sslproto.SSLProtocolState.UNWRAPPED)
-            if tls._transport is not None:
-                tls._transport._force_close(exc)
-
-
 _NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
 
@@ -199,6 +189,7 @@ class Loop(_core.Loop, _SelectorEventLoop):
     def __init__(self) -> None:
         self._saved_wakeup_fd: int | None = None
         self._kept_open: set[_KeepOpen] = set()
+        self._children: dict[int, contextvars.Context] = {}  # processes that start, by their protocols' id()
         try:
             _SelectorEventLoop.__init__(self, _Selector(self))
         except BaseException:
@@ -314,16 +305,57 @@ class Loop(_core.Loop, _SelectorEventLoop):
                 **timeouts,
             )
         context = timeouts.pop("context", None)  # 3.15
-        tls = sslproto.SSLProtocol(
+        tls = TLSProtocol(
             self,
             protocol,
             sslcontext,
-            waiter,  # type: ignore[arg-type]  # None is fine
+            waiter,
             server_side,
             server_hostname,
             **timeouts,
         )
         _in(context, StreamTransport, self, rawsock, tls, None, extra, server)
+        return tls._app_transport
+
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Any:
+        """Speak TLS from here on. Returns the transport that replaces `transport`."""
+        if not isinstance(sslcontext, ssl.SSLContext):
+            raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        mend_transport(transport)
+        waiter = self.create_future()
+        tls = TLSProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            call_connection_made=False,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        transport.pause_reading()  # until the handshake can begin
+        transport.set_protocol(tls)
+        handles = self.call_soon(tls.connection_made, transport), self.call_soon(transport.resume_reading)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            for handle in handles:
+                handle.cancel()
+            raise
         return tls._app_transport
 
     def _make_datagram_transport(
@@ -362,13 +394,6 @@ class Loop(_core.Loop, _SelectorEventLoop):
         if NATIVE_STREAMS:
             return _in(context.get("context"), WritePipeTransport, self, pipe, protocol, waiter, extra)
         return super()._make_write_pipe_transport(pipe, protocol, waiter, extra, **context)
-
-    if sslproto.SSLProtocol._abort.__code__.co_argcount == 1:  # before 3.11.8 and 3.12.2
-
-        async def start_tls(self, transport: Any, *args: Any, **kwargs: Any) -> Any:
-            if type(transport) is sslproto._SSLProtocolTransport:
-                transport.__class__ = _TLSInTLS
-            return await super().start_tls(transport, *args, **kwargs)
 
     # The standard library makes a task and a future for each connection it accepts; without TLS none is needed.
 
@@ -428,6 +453,21 @@ class Loop(_core.Loop, _SelectorEventLoop):
                 if protocol is not None:
                     context["protocol"] = protocol
                 self.call_exception_handler(context)
+
+    # The end of a process comes from a thread (3.11); its protocol hears of it in its own context.
+
+    async def _make_subprocess_transport(self, protocol: asyncio.BaseProtocol, *args: Any, **kwargs: Any) -> Any:
+        self._children[id(protocol)] = context = contextvars.copy_context()
+        try:
+            transport: Any = await super()._make_subprocess_transport(protocol, *args, **kwargs)
+            transport._context = context
+            return transport
+        finally:
+            self._children.pop(id(protocol), None)
+
+    def _child_watcher_callback(self, pid: int, returncode: int, transport: Any) -> None:
+        context = getattr(transport, "_context", None) or self._children.get(id(transport._protocol))
+        self.call_soon_threadsafe(transport._process_exited, returncode, context=context)
 
     # Names that are addresses already: the system's answer comes at once, without a thread.
 
