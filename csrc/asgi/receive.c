@@ -1,136 +1,9 @@
 /* The application's receive(): an awaitable for each call that gives the next
    message when there is one, and waits on a future of the loop when not. A message
    is taken when it is awaited, so that a cancelled `wait_for(receive(), ...)` loses
-   nothing. Also the list of waiting awaitables, which send() uses too. */
+   nothing. */
 #include "asgi/conn.h"
 #include "asgi/websocket.h"
-
-/* --- waiting ------------------------------------------------------------------- */
-
-static void
-waiter_unlink(cap_waiter *w)
-{
-    if (w->at == NULL)
-        return;
-    *w->at = w->next;
-    if (w->next != NULL)
-        w->next->at = w->at;
-    w->at = NULL;
-    w->next = NULL;
-}
-
-static void
-waiter_link(cap_waiter *w, cap_waiter **list)
-{
-    w->next = *list;
-    if (w->next != NULL)
-        w->next->at = &w->next;
-    w->at = list;
-    *list = w;
-}
-
-PyObject *
-cap_waiter_begin(cap_waiter *w, cap_waiter **list, PyObject *loop, cap_state *st)
-{
-    PyObject *future = PyObject_CallMethodNoArgs(loop, st->str.create_future);
-    if (future == NULL)
-        return NULL;
-    /* Future.__await__: the iterator marks the future as waited for when it yields it. */
-    PyAsyncMethods *async = Py_TYPE(future)->tp_as_async;
-    PyObject *iter = NULL;
-    if (async != NULL && async->am_await != NULL)
-        iter = async->am_await(future);
-    else
-        PyErr_SetString(PyExc_TypeError, "the loop's create_future() gave no awaitable");
-    if (iter == NULL) {
-        Py_DECREF(future);
-        return NULL;
-    }
-    PyObject *yielded;
-    if (PyIter_Send(iter, Py_None, &yielded) != PYGEN_NEXT) {
-        Py_DECREF(iter);
-        Py_DECREF(future);
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_RuntimeError, "a new future is already done");
-        return NULL;
-    }
-    w->future = future;
-    w->iter = iter;
-    waiter_link(w, list);
-    return yielded;
-}
-
-void
-cap_waiter_end(cap_waiter *w)
-{
-    waiter_unlink(w);
-    PyObject *future = w->future, *iter = w->iter;
-    w->future = w->iter = NULL;
-    Py_XDECREF(iter);
-    Py_XDECREF(future);
-}
-
-/* 0, or -1: it could not be said to the future, which still waits; no exception. */
-static int
-wake_one(PyObject *future, cap_state *st)
-{
-    for (int i = 0; i < 2; i++) { /* what is short of memory once may not be the next time */
-        PyObject *done = PyObject_CallMethodNoArgs(future, st->str.done);
-        bool is_done = done == Py_True;
-        PyObject *rc = NULL;
-        if (done == Py_False)
-            rc = PyObject_CallMethodOneArg(future, st->str.set_result, Py_None);
-        Py_XDECREF(done);
-        if (rc != NULL || is_done) {
-            Py_XDECREF(rc);
-            return 0;
-        }
-        PyErr_WriteUnraisable(future);
-    }
-    return -1;
-}
-
-void
-cap_waiters_wake(cap_waiter *list, cap_state *st)
-{
-    /* set_result runs the loop's call_soon: Python on a foreign loop. Take each out
-       first; what ends meanwhile takes itself out of the list that it is in. */
-    cap_waiter **at = list != NULL ? list->at : NULL, *head, *failed = NULL;
-    while (at != NULL && (head = *at) != NULL) {
-        waiter_unlink(head);
-        if (head->future == NULL)
-            continue;
-        waiter_link(head, &failed);
-        PyObject *future = Py_NewRef(head->future);
-        int rc = wake_one(future, st);
-        if (rc == 0 && failed != NULL && failed->future == future)
-            waiter_unlink(failed);
-        Py_DECREF(future);
-    }
-    while ((head = failed) != NULL) { /* the next event tries again */
-        waiter_unlink(head);
-        waiter_link(head, at);
-    }
-}
-
-PyObject *
-cap_waiter_throw(cap_waiter *w, PyObject *const *args, Py_ssize_t nargs)
-{
-    if (nargs < 1 || nargs > 3) {
-        PyErr_SetString(PyExc_TypeError, "throw() takes one to three arguments");
-        return NULL;
-    }
-    cap_waiter_end(w);
-    PyObject *exc = args[0];
-    if (PyExceptionInstance_Check(exc)) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-    } else if (PyExceptionClass_Check(exc)) {
-        PyErr_SetObject(exc, nargs > 1 && args[1] != Py_None ? args[1] : NULL);
-    } else {
-        PyErr_SetString(PyExc_TypeError, "throw() takes an exception");
-    }
-    return NULL;
-}
 
 /* --- messages -------------------------------------------------------------------- */
 
@@ -208,48 +81,14 @@ send_continue(cap_request *r)
 
 /* --- the awaitable ----------------------------------------------------------------- */
 
-typedef struct receive_awaitable {
-    PyObject_HEAD
-    cap_request *request; /* owned */
-    cap_waiter waiter;
-} receive_awaitable;
-
-static PyObject *
-awaitable_new(cap_request *r)
-{
-    receive_awaitable *a = PyObject_New(receive_awaitable, r->st->type.ReceiveAwaitable);
-    if (a == NULL)
-        return NULL;
-    a->request = (cap_request *)Py_NewRef((PyObject *)r);
-    a->waiter = (cap_waiter){0};
-    return (PyObject *)a;
-}
-
-static void
-awaitable_dealloc(PyObject *self)
-{
-    receive_awaitable *a = (receive_awaitable *)self;
-    PyTypeObject *type = Py_TYPE(self);
-    cap_waiter_end(&a->waiter);
-    Py_DECREF((PyObject *)a->request);
-    PyObject_Free(self);
-    Py_DECREF(type);
-}
-
 static PySendResult
-awaitable_send(PyObject *self, PyObject *value, PyObject **result)
+receive_step(PyObject *self, PyObject *value, PyObject **result)
 {
-    receive_awaitable *a = (receive_awaitable *)self;
+    cap_awaitable *a = (cap_awaitable *)self;
     cap_request *r = a->request;
-    if (a->waiter.iter != NULL) {
-        PySendResult rc = PyIter_Send(a->waiter.iter, value, result);
-        if (rc == PYGEN_NEXT)
-            return rc;
-        cap_waiter_end(&a->waiter);
-        if (rc == PYGEN_ERROR)
-            return rc;
-        Py_CLEAR(*result);
-    }
+    PySendResult rc;
+    if (!cap_awaitable_resume(a, value, result, &rc))
+        return rc;
     if (!message_ready(r)) {
         if (r->expects && send_continue(r) < 0)
             return PYGEN_ERROR;
@@ -262,77 +101,7 @@ awaitable_send(PyObject *self, PyObject *value, PyObject **result)
     return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
-/* The same by the iterator protocol. */
-static PyObject *
-awaitable_next(PyObject *self)
-{
-    PyObject *result = NULL;
-    PySendResult rc = awaitable_send(self, Py_None, &result);
-    if (rc == PYGEN_RETURN) {
-        PyErr_SetObject(PyExc_StopIteration, result);
-        Py_CLEAR(result);
-    }
-    return result;
-}
-
-static PyObject *
-awaitable_send_method(PyObject *self, PyObject *value)
-{
-    PyObject *result = NULL;
-    PySendResult rc = awaitable_send(self, value, &result);
-    if (rc == PYGEN_RETURN) {
-        PyErr_SetObject(PyExc_StopIteration, result);
-        Py_CLEAR(result);
-    }
-    return result;
-}
-
-static PyObject *
-awaitable_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    return cap_waiter_throw(&((receive_awaitable *)self)->waiter, args, nargs);
-}
-
-static PyObject *
-awaitable_close(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    cap_waiter_end(&((receive_awaitable *)self)->waiter);
-    Py_RETURN_NONE;
-}
-
-/* send, throw, close and __await__ make it a collections.abc.Coroutine, so that
-   asyncio.create_task(receive()) works. */
-static PyMethodDef awaitable_methods[] = {
-    {"send", awaitable_send_method, METH_O, NULL},
-    {"throw", (PyCFunction)(void (*)(void))awaitable_throw, METH_FASTCALL, NULL},
-    {"close", awaitable_close, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyType_Slot awaitable_slots[] = {
-    {Py_tp_dealloc, awaitable_dealloc},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, awaitable_next},
-    {Py_am_await, PyObject_SelfIter},
-    {Py_am_send, awaitable_send},
-    {Py_tp_methods, awaitable_methods},
-    {0, NULL},
-};
-
-static PyType_Spec awaitable_spec = {
-    .name = "capicorn._core.ReceiveAwaitable",
-    .basicsize = sizeof(receive_awaitable),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = awaitable_slots,
-};
-
 /* --- the callable ---------------------------------------------------------------- */
-
-typedef struct receive_object {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
-    cap_request *request; /* owned */
-} receive_object;
 
 static PyObject *
 receive_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwnames)
@@ -342,54 +111,23 @@ receive_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwn
         PyErr_SetString(PyExc_TypeError, "receive() takes no arguments");
         return NULL;
     }
-    return awaitable_new(((receive_object *)self)->request);
+    cap_request *r = ((cap_callable *)self)->request;
+    return cap_awaitable_new(r->st->type.ReceiveAwaitable, r);
 }
 
 PyObject *
 cap_receive_new(cap_request *r)
 {
-    receive_object *o = PyObject_New(receive_object, r->st->type.Receive);
-    if (o == NULL)
-        return NULL;
-    o->vectorcall = receive_call;
-    o->request = (cap_request *)Py_NewRef((PyObject *)r);
-    return (PyObject *)o;
+    return cap_callable_new(r->st->type.Receive, receive_call, r);
 }
-
-static void
-receive_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    Py_DECREF((PyObject *)((receive_object *)self)->request);
-    PyObject_Free(self);
-    Py_DECREF(type);
-}
-
-static PyMemberDef receive_members[] = {
-    {"__vectorcalloffset__", T_PYSSIZET, offsetof(receive_object, vectorcall), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyType_Slot receive_slots[] = {
-    {Py_tp_dealloc, receive_dealloc},
-    {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_members, receive_members},
-    {0, NULL},
-};
-
-static PyType_Spec receive_spec = {
-    .name = "capicorn._core.Receive",
-    .basicsize = sizeof(receive_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = receive_slots,
-};
 
 int
 cap_receive_type_init(PyObject *module, cap_state *st)
 {
     st->type.ReceiveAwaitable =
-        (PyTypeObject *)PyType_FromModuleAndSpec(module, &awaitable_spec, NULL);
-    st->type.Receive = (PyTypeObject *)PyType_FromModuleAndSpec(module, &receive_spec, NULL);
-    return st->type.ReceiveAwaitable != NULL && st->type.Receive != NULL ? 0 : -1;
+        cap_awaitable_type(module, "capicorn._core.ReceiveAwaitable", receive_step);
+    if (st->type.ReceiveAwaitable == NULL)
+        return -1;
+    st->type.Receive = cap_callable_type(module, "capicorn._core.Receive");
+    return st->type.Receive != NULL ? 0 : -1;
 }

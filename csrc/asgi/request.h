@@ -8,11 +8,11 @@
 #ifndef CAP_ASGI_REQUEST_H
 #define CAP_ASGI_REQUEST_H
 
+#include "asgi/callable.h"
 #include "asgi/server.h"
 #include "base/buffer.h"
 
 struct cap_conn;
-struct cap_waiter;
 struct cap_websocket;
 struct cap_file;
 
@@ -56,7 +56,7 @@ typedef struct cap_request {
     bool told;           /* http.disconnect although the client is there: shutdown */
     bool expects;        /* 100 Continue is waited for */
     bool is_head;
-    struct cap_waiter *receivers; /* awaitables of receive() that wait */
+    cap_waiter *receivers; /* awaitables of receive() that wait */
 
     /* The response. */
     cap_response_state response;
@@ -72,7 +72,7 @@ typedef struct cap_request {
     struct cap_file *file;      /* owned: on its way (send_file.h); or NULL */
     struct cap_websocket *ws;   /* owned: it is a WebSocket (websocket.h); or NULL */
     PyObject *response_headers; /* for the access log's %(x)o, or NULL */
-    struct cap_waiter *senders; /* awaitables of send() that wait for room */
+    cap_waiter *senders; /* awaitables of send() that wait for room */
 } cap_request;
 
 /* New, for `conn`; the fields of the head are set by cap_scope_fill. NULL with an
@@ -109,25 +109,6 @@ PyObject *cap_request_name(const cap_request *r);
 /* The callables for the application. New references, or NULL with an exception. */
 PyObject *cap_receive_new(cap_request *r);
 PyObject *cap_send_new(cap_request *r);
-
-/* An awaitable of ours that waits on an asyncio.Future; in a list of its request. */
-typedef struct cap_waiter {
-    struct cap_waiter *next;
-    struct cap_waiter **at; /* what points to us; NULL: in no list */
-    PyObject *future;       /* owned */
-    PyObject *iter;         /* owned: the future's iterator */
-} cap_waiter;
-
-/* Begin to wait: makes a future of the loop, enters the list. Returns what the Task
-   has to see (the future, new reference), or NULL with an exception. */
-PyObject *cap_waiter_begin(cap_waiter *w, cap_waiter **list, PyObject *loop, cap_state *st);
-/* Take it out of the list and let go of its objects. */
-void cap_waiter_end(cap_waiter *w);
-/* throw() of an awaitable: it no longer waits, and the exception is raised. NULL. */
-PyObject *cap_waiter_throw(cap_waiter *w, PyObject *const *args, Py_ssize_t nargs);
-/* Resolve the future of each in the list; they leave it when they run. Runs Python
-   (the loop's call_soon). */
-void cap_waiters_wake(cap_waiter *list, cap_state *st);
 
 /* For errors: a whole response of the server's own. `more`: further field lines. */
 void cap_send_simple(struct cap_conn *conn, int status, const char *text, bool close);

@@ -618,25 +618,12 @@ dispatch(cap_request *r, PyObject *message)
 
 /* --- awaitables ---------------------------------------------------------------------------- */
 
-typedef struct send_awaitable {
-    PyObject_HEAD
-    cap_request *request; /* owned */
-    cap_waiter waiter;
-    bool turn; /* let the loop turn once */
-} send_awaitable;
-
 static bool
 must_wait(const cap_request *r, size_t limit)
 {
     return r->conn != NULL && cap_conn_open(r->conn) &&
            (r->file != NULL || cap_conn_unsent(r->conn) > limit);
 }
-
-typedef struct send_object {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
-    cap_request *request; /* owned */
-} send_object;
 
 static PyObject *
 send_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwnames)
@@ -647,7 +634,7 @@ send_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwname
         PyErr_SetString(PyExc_TypeError, "send() takes one message");
         return NULL;
     }
-    cap_request *r = ((send_object *)self)->request;
+    cap_request *r = ((cap_callable *)self)->request;
     cap_state *st = r->st;
     PyObject *done = cap_objects_of(st)->done;
     bool turn = false;
@@ -670,45 +657,20 @@ send_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwname
         if (!must_wait(r, CAP_HIGH_WATER))
             return Py_NewRef(done);
     }
-    send_awaitable *a = PyObject_New(send_awaitable, st->type.SendAwaitable);
-    if (a == NULL)
-        return NULL;
-    a->request = (cap_request *)Py_NewRef((PyObject *)r);
-    a->waiter = (cap_waiter){0};
-    a->turn = turn;
-    return (PyObject *)a;
-}
-
-static void
-awaitable_dealloc(PyObject *self)
-{
-    send_awaitable *a = (send_awaitable *)self;
-    PyTypeObject *type = Py_TYPE(self);
-    cap_waiter_end(&a->waiter);
-    Py_DECREF((PyObject *)a->request);
-    PyObject_Free(self);
-    Py_DECREF(type);
+    PyObject *a = cap_awaitable_new(st->type.SendAwaitable, r);
+    if (a != NULL)
+        ((cap_awaitable *)a)->turn = turn;
+    return a;
 }
 
 static PySendResult
-awaitable_send(PyObject *self, PyObject *value, PyObject **result)
+send_step(PyObject *self, PyObject *value, PyObject **result)
 {
-    send_awaitable *a = (send_awaitable *)self;
+    cap_awaitable *a = (cap_awaitable *)self;
     cap_request *r = a->request;
-    if (a->turn) { /* a bare yield: the task goes on in the next turn */
-        a->turn = false;
-        *result = Py_NewRef(Py_None);
-        return PYGEN_NEXT;
-    }
-    if (a->waiter.iter != NULL) {
-        PySendResult rc = PyIter_Send(a->waiter.iter, value, result);
-        if (rc == PYGEN_NEXT)
-            return rc;
-        cap_waiter_end(&a->waiter);
-        if (rc == PYGEN_ERROR)
-            return rc;
-        Py_CLEAR(*result);
-    }
+    PySendResult rc;
+    if (!cap_awaitable_resume(a, value, result, &rc))
+        return rc;
     if (must_wait(r, CAP_LOW_WATER)) {
         *result = cap_waiter_begin(&a->waiter, &r->senders, r->server->loop, r->st);
         return *result != NULL ? PYGEN_NEXT : PYGEN_ERROR;
@@ -716,63 +678,6 @@ awaitable_send(PyObject *self, PyObject *value, PyObject **result)
     *result = Py_NewRef(Py_None);
     return PYGEN_RETURN;
 }
-
-static PyObject *
-awaitable_next(PyObject *self)
-{
-    PyObject *result = NULL;
-    if (awaitable_send(self, Py_None, &result) == PYGEN_RETURN)
-        Py_CLEAR(result); /* NULL without an exception: StopIteration(None) */
-    return result;
-}
-
-static PyObject *
-awaitable_send_method(PyObject *self, PyObject *value)
-{
-    PyObject *result = NULL;
-    if (awaitable_send(self, value, &result) == PYGEN_RETURN) {
-        Py_CLEAR(result);
-        PyErr_SetNone(PyExc_StopIteration);
-    }
-    return result;
-}
-
-static PyObject *
-awaitable_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    return cap_waiter_throw(&((send_awaitable *)self)->waiter, args, nargs);
-}
-
-static PyObject *
-awaitable_close(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    cap_waiter_end(&((send_awaitable *)self)->waiter);
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef awaitable_methods[] = {
-    {"send", awaitable_send_method, METH_O, NULL},
-    {"throw", (PyCFunction)(void (*)(void))awaitable_throw, METH_FASTCALL, NULL},
-    {"close", awaitable_close, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyType_Slot awaitable_slots[] = {
-    {Py_tp_dealloc, awaitable_dealloc},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, awaitable_next},
-    {Py_am_await, PyObject_SelfIter},
-    {Py_am_send, awaitable_send},
-    {Py_tp_methods, awaitable_methods},
-    {0, NULL},
-};
-
-static PyType_Spec awaitable_spec = {
-    .name = "capicorn._core.SendAwaitable",
-    .basicsize = sizeof(send_awaitable),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = awaitable_slots,
-};
 
 /* The awaitable that is already done. It has no state: one for everybody. */
 
@@ -846,42 +751,8 @@ static PyType_Spec done_spec = {
 PyObject *
 cap_send_new(cap_request *r)
 {
-    send_object *o = PyObject_New(send_object, r->st->type.Send);
-    if (o == NULL)
-        return NULL;
-    o->vectorcall = send_call;
-    o->request = (cap_request *)Py_NewRef((PyObject *)r);
-    return (PyObject *)o;
+    return cap_callable_new(r->st->type.Send, send_call, r);
 }
-
-static void
-send_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    Py_DECREF((PyObject *)((send_object *)self)->request);
-    PyObject_Free(self);
-    Py_DECREF(type);
-}
-
-static PyMemberDef send_members[] = {
-    {"__vectorcalloffset__", T_PYSSIZET, offsetof(send_object, vectorcall), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyType_Slot send_slots[] = {
-    {Py_tp_dealloc, send_dealloc},
-    {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_members, send_members},
-    {0, NULL},
-};
-
-static PyType_Spec send_spec = {
-    .name = "capicorn._core.Send",
-    .basicsize = sizeof(send_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = send_slots,
-};
 
 /* --- responses of the server's own ------------------------------------------------------------ */
 
@@ -913,11 +784,14 @@ cap_send_simple_with(cap_conn *c, int status, const char *text, bool close, cons
 int
 cap_send_type_init(PyObject *module, cap_state *st)
 {
-    st->type.SendAwaitable =
-        (PyTypeObject *)PyType_FromModuleAndSpec(module, &awaitable_spec, NULL);
-    st->type.Send = (PyTypeObject *)PyType_FromModuleAndSpec(module, &send_spec, NULL);
+    st->type.SendAwaitable = cap_awaitable_type(module, "capicorn._core.SendAwaitable", send_step);
+    if (st->type.SendAwaitable == NULL)
+        return -1;
+    st->type.Send = cap_callable_type(module, "capicorn._core.Send");
+    if (st->type.Send == NULL)
+        return -1;
     st->type.Done = (PyTypeObject *)PyType_FromModuleAndSpec(module, &done_spec, NULL);
-    if (st->type.SendAwaitable == NULL || st->type.Send == NULL || st->type.Done == NULL)
+    if (st->type.Done == NULL)
         return -1;
     cap_objects_of(st)->done = PyObject_New(PyObject, st->type.Done);
     return cap_objects_of(st)->done != NULL ? 0 : -1;
