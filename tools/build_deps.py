@@ -70,6 +70,8 @@ class Dependency:
     """Headers that its own build makes: name to the file that they are made of by dropping @ZLIB_SYMBOL_PREFIX@."""
     machine_sources: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
     """What else is compiled on a machine (as os.uname names it): file to the flags that it alone gets."""
+    file_flags: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """File to the flags that it alone gets, on every machine."""
     machine_defines: dict[str, tuple[str, ...]] = field(default_factory=dict)
     feature: str = ""
     """A define that tells our own code that the library is there."""
@@ -130,6 +132,8 @@ DEPENDENCIES = {
             "darwin": ("_DARWIN_UNLIMITED_SELECT=1", "_DARWIN_USE_64_BIT_INODE=1"),
         },
         cflags=("-fno-strict-aliasing",),
+        # A peer that is gone must not be a SIGPIPE: csrc/net/quiet_write.h.
+        file_flags={"src/unix/stream.c": ("-Dwrite=cap_quiet_write", "-Dwritev=cap_quiet_writev")},
         # uv.h makes every function visible unless told otherwise; uvloop brings another libuv into the same process.
         user_defines=("UV_EXTERN=",),
         libraries_for={"linux": ("pthread", "dl", "rt"), "darwin": ("pthread",)},
@@ -487,7 +491,7 @@ def library(dependency: Dependency, mode: str = "release", cc: list[str] | None 
         flags += shlex.split(os.environ.get(variable, ""))
     defines = (*dependency.defines, *dependency.defines_for.get(platform, ()), *dependency.user_defines)
     defines += dependency.machine_defines.get(machine(), ())
-    own_flags = dependency.machine_sources.get(machine(), {})
+    own_flags = {**dependency.file_flags, **dependency.machine_sources.get(machine(), {})}
     flags += [f"-D{define}" for define in defines]
     flags += [f"-I{root / path}" for path in (dependency.include, *dependency.private_includes)]
     version = subprocess.run([*cc, "--version"], capture_output=True, text=True, errors="replace").stdout

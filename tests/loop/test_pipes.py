@@ -329,6 +329,42 @@ def test_sigpipe_at_its_default_does_not_end_the_process() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_sigpipe_at_its_default_does_not_end_a_server() -> None:
+    done = python(
+        """
+        import asyncio, signal, socket, threading
+        import capicorn
+        async def app(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x" * 50_000, "more_body": True})
+            gone.acquire()  # blocks the loop, which must not see it first
+            for _ in range(3):
+                await send({"type": "http.response.body", "body": b"x" * 50_000, "more_body": True})
+        def clients():
+            for _ in range(5):
+                with socket.socket(socket.AF_UNIX) as sock:  # there each write to nobody is EPIPE
+                    sock.connect(listener.getsockname())
+                    sock.sendall(b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
+                    sock.recv(10)
+                gone.release()
+            server.should_exit = True
+        gone = threading.Semaphore(0)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind("")
+        listener.listen()
+        server = capicorn.Server(capicorn.Config(app, log_level="critical", access_log=False, lifespan="off"))
+        async def main():
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            thread = threading.Thread(target=clients)
+            thread.start()
+            await server.serve(sockets=[listener])
+            thread.join()
+        asyncio.Runner(loop_factory=capicorn.new_event_loop).run(main())
+        """
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_subprocess_uses_them_and_gives_all_of_much_output(loop: Loop) -> None:
     async def run() -> tuple[bytes, bytes]:
         process = await asyncio.create_subprocess_exec(
