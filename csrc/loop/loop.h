@@ -215,6 +215,39 @@ struct cap_loop {
    with them, are that process's. */
 extern unsigned cap_forks;
 
+/* The loop's clock: seconds of time.monotonic(). */
+double cap_loop_now(void);
+/* 0, or -1 with RuntimeError when it is closed. */
+int cap_loop_check_closed(cap_loop *loop);
+/* 0, or -1 with an exception: then close what was opened. */
+int cap_loop_open_uv(cap_loop *loop);
+/* Close libuv's side. 0; 1 when handles that are not the loop's are still open: then the
+   memory stays, since libuv and their owners hold addresses in it. */
+int cap_loop_close_uv(cap_loop *loop);
+/* Methods: turn after turn until stop(), and one turn. */
+PyObject *cap_loop_run(cap_loop *loop, PyObject *ignored);
+PyObject *cap_loop_run_once(cap_loop *loop, PyObject *ignored);
+
+/* Methods (loop_schedule.c). */
+PyObject *cap_loop_call_soon(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs,
+                             PyObject *kwnames);
+PyObject *cap_loop_call_soon_threadsafe(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs,
+                                        PyObject *kwnames);
+PyObject *cap_loop_call_later(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs,
+                              PyObject *kwnames);
+PyObject *cap_loop_call_at(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs,
+                           PyObject *kwnames);
+PyObject *cap_loop_time(cap_loop *loop, PyObject *ignored);
+PyObject *cap_loop_add_reader(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs,
+                              PyObject *kwnames);
+PyObject *cap_loop_add_writer(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs,
+                              PyObject *kwnames);
+PyObject *cap_loop_remove_reader(cap_loop *loop, PyObject *fd);
+PyObject *cap_loop_remove_writer(cap_loop *loop, PyObject *fd);
+PyObject *cap_loop_watch_of(cap_loop *loop, PyObject *fd);
+PyObject *cap_loop_watched_fds(cap_loop *loop, PyObject *ignored);
+
+/* The type (loop_type.c). */
 int cap_loop_type_init(PyObject *module, cap_state *st);
 bool cap_loop_check(cap_state *st, PyObject *obj);
 /* cap_handle_run, with debug mode's measuring. */
