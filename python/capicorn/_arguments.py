@@ -38,6 +38,7 @@ class ConfigArguments(TypedDict, total=False):
     rescue: bool
     health_bind: str | None
     health_path: str | None
+    metrics_bind: str | None
     max_worker_memory: int | None
     daemon: bool
     pidfile: str | None

@@ -124,6 +124,7 @@ class Config:
         block_warn: float
         rescue: bool
         health_bind: str | None
+        metrics_bind: str | None
         health_path: str | None
         daemon: bool
         pidfile: str | None
@@ -161,6 +162,10 @@ class Config:
         if self.addresses:  # the first one by uvicorn's names as well
             self.host, self.port, self.uds, self.fd = self.addresses[0]
         _check_health(values["health_bind"], values["health_path"])
+        if values["metrics_bind"] is not None:
+            from capicorn.metrics import check_address
+
+            check_address(values["metrics_bind"])
         self.uds_mode = _permissions(self.uds_permissions)
         self.service: Service | None = None
         """What systemd says and is told, when the process is this server's."""

@@ -18,6 +18,7 @@ from capicorn._version import __version__
 if TYPE_CHECKING:
     from capicorn._core import Scoreboard
     from capicorn.config import Config
+    from capicorn.metrics import MetricsThread
     from capicorn.server import Server
 
 BEAT = 1.0
@@ -38,8 +39,10 @@ class Presence:
 
     def __init__(self, config: Config) -> None:
         worker = config.worker
+        self.config = config
         self.board: Scoreboard | None = None
         self.slot = 0
+        self._metrics: MetricsThread | None = None
         self._own = worker is None
         self._interval = min(BEAT, config.timeout / 4) if config.timeout else BEAT
         self._timer: asyncio.TimerHandle | None = None
@@ -57,6 +60,15 @@ class Presence:
         self.board.take(self.slot)
         self.board.set_state(self.slot, "starting")
         self.board.set_info(describe(config, []))
+
+    def open_metrics(self) -> None:
+        """Where a configuration without a supervisor wants them. Raises OSError."""
+        address = self.config.metrics_bind
+        if address is None or not self._own or self.board is None:
+            return
+        from capicorn.metrics import MetricsThread
+
+        self._metrics = MetricsThread(address, self.board)
 
     def serving(self, server: Server) -> None:
         """The application has started and the sockets are listened on."""
@@ -83,6 +95,9 @@ class Presence:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
         self.board = None
 
     def _beat(self, loop: asyncio.AbstractEventLoop, server: Server) -> None:

@@ -311,6 +311,8 @@ class Server:
             return
         try:
             self.guard = make_guard(self.config, self.presence)
+            if self.presence is not None:
+                self.presence.open_metrics()
         except OSError as exc:
             logger.error(exc)
             sys.exit(STARTUP_FAILURE)

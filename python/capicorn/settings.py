@@ -169,6 +169,9 @@ SETTINGS: tuple[Setting, ...] = (
             "GET and HEAD of this path on the server's own port are health checks too, answered without the app,"
             " also while the event loop is blocked (not so over TLS), and not in the access log. 200: a worker serves,"
             " 503: none does. With --health-bind alone it is /healthz there.", "Workers", metavar="PATH"),
+    Setting("metrics_bind", ("--metrics", "--metrics-bind"), "str", None,
+            "HOST:PORT or unix:PATH where Prometheus reads /metrics: one address for all workers.", "Workers",
+            metavar="ADDRESS"),
     Setting("max_worker_memory", ("--max-worker-memory",), "int", None,
             "MiB of resident memory above which a worker is replaced.", "Workers", minimum=1),
     Setting("worker_class", ("--worker-class", "-k"), "str", None,

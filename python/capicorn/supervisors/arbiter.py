@@ -34,6 +34,7 @@ from capicorn.supervisors.worker import READY, REPLACE, RETIRE, forked
 if TYPE_CHECKING:
     from capicorn._core import Scoreboard
     from capicorn.config import Config
+    from capicorn.metrics import MetricsServer
 
 SLOTS = 1024
 """Of the scoreboard: workers that serve and that still retire."""
@@ -139,6 +140,7 @@ class Arbiter:
         self.board: Scoreboard
         self.rescue: tuple[socket.socket, socket.socket] | None = None
         """Where blocked workers send connections, and where the others take them."""
+        self.metrics: MetricsServer | None = None
         self.pidfile: process.PidFile | None = None
         self.watchdog = systemd.Watchdog()
         self.exit_code = 0
@@ -171,6 +173,7 @@ class Arbiter:
         if self.config.rescue:
             self.rescue = rescue_channel()
         self._describe()
+        self._open_metrics()
         self.config.supervisor = self
         logger.info(
             "Started parent process [%d]",
@@ -185,6 +188,7 @@ class Arbiter:
                 self._turn()
         finally:
             self._kill_everything()
+            self._close_metrics()
             self.signals.close()
             for sock in self.rescue or ():
                 sock.close()
@@ -224,15 +228,18 @@ class Arbiter:
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
                 by_fd[fd] = worker
+        metrics = self.metrics
+        if metrics is not None:
+            for fd, events in metrics.descriptors():
+                poll.register(fd, events)
         if self.signals.pending:
             wait = 0
-        found = []
-        for fd, _ in poll.poll(int(wait * 1000) + (1 if wait > 0 else 0)):
-            if fd in by_fd:
-                found.append(by_fd[fd])
-            else:
-                self.signals.drain()
-        return found
+        ready = {fd for fd, _ in poll.poll(int(wait * 1000) + (1 if wait > 0 else 0))}
+        if self.signals.fileno() in ready:
+            self.signals.drain()
+        if metrics is not None:
+            metrics.handle(ready, time.monotonic())
+        return [worker for fd, worker in by_fd.items() if fd in ready]
 
     def _moments(self) -> list[float]:
         moments = [worker.kill_at for worker in self.workers.values() if worker.kill_at is not None]
@@ -310,6 +317,8 @@ class Arbiter:
                 worker.channel.close()
                 for other in self.workers.values():
                     other.channel.close()
+                if self.metrics is not None:
+                    self.metrics.forget()
                 blocked.restore()
                 forked(self.config, self.target, self.sockets, theirs, self.board, worker.slot, worker.age, self.rescue)
         return pid
@@ -654,11 +663,14 @@ class Arbiter:
             logger.error("Received SIGUSR2, but process [%d] is upgrading already.", self.upgrade_pid)
             return
         self._hook("pre_exec", self)
+        self._close_metrics()  # for the new parent process
         from capicorn.supervisors.upgrade import start_upgrade
 
         self.upgrade_pid = start_upgrade(self)
         if self.upgrade_pid:
             logger.info("Received SIGUSR2, started the new parent process [%d].", self.upgrade_pid)
+        else:
+            self._open_metrics(again=True)
 
     def _on_upgrade_ended(self, status: int) -> None:
         pid, self.upgrade_pid = self.upgrade_pid, 0
@@ -666,6 +678,7 @@ class Arbiter:
             self.pidfile.rename(self.pidfile.path.removesuffix(".oldbin"))
         if self._old_workers_wanted:
             self.num_workers, self._old_workers_wanted = self._old_workers_wanted, 0
+        self._open_metrics(again=True)
         logger.error("The new parent process [%d] ended (%s); this one goes on.", pid, process.explain_exit(status))
 
     def _on_winch(self, sig: int) -> None:
@@ -708,6 +721,9 @@ class Arbiter:
                 self.config = self.cfg = config
                 self.target = target
                 self._describe()
+                if self.metrics is None or self.metrics.address != config.metrics_bind:
+                    self._close_metrics()
+                    self._open_metrics(again=True)
         if self.config.preload:
             logger.warning("With --preload the code of the application stays as it was; SIGUSR2 loads it anew.")
         self._next_start = 0.0
@@ -731,6 +747,25 @@ class Arbiter:
         from capicorn.supervisors.sockets import bind_again
 
         self.sockets = bind_again(self.config, config, self.sockets)
+
+    def _open_metrics(self, again: bool = False) -> None:
+        """Raises OSError; not so `again`, when workers serve."""
+        address = self.config.metrics_bind
+        if address is None or self.metrics is not None:
+            return
+        from capicorn.metrics import MetricsServer, render
+
+        try:
+            self.metrics = MetricsServer(address, lambda: render(self.board))
+        except OSError as exc:
+            if not again:
+                raise
+            logger.error("%s", exc)
+
+    def _close_metrics(self) -> None:
+        metrics, self.metrics = self.metrics, None
+        if metrics is not None:
+            metrics.close()
 
     def _describe(self) -> None:
         """For those who look at the scoreboard."""
