@@ -127,7 +127,11 @@ def test_a_stopped_supervisor_and_stopped_workers_are_seen(served: Launch) -> No
 def test_the_text_fits_into_80_columns(served: Launch) -> None:
     server = served("--workers", "3", "--threads", "2", "--block-warn", "0.2")
     threads = [server.ask_soon(f"/wait/{'long' * 50}?3"), server.ask_soon("/block?3"), server.ask_soon("/thread?3")]
-    server.wait_status(lambda seen: seen["requests"] == 3 and any(one["place"] for one in seen["workers"]))
+    server.wait_status(
+        lambda seen: (
+            seen["requests"] == 3 and any(one["place"] and one["state"] == "blocked" for one in seen["workers"])
+        )
+    )
     done = command("status", "--pid", str(server.pid))
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
