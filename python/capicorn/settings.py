@@ -145,8 +145,8 @@ SETTINGS: tuple[Setting, ...] = (
             "How a worker comes to be: forked from the parent process, or an interpreter of its own.", "Workers",
             choices=WORKER_STARTS),
     Setting("preload", ("--preload",), "flag", False,
-            "Load the application before the workers are forked: they share its memory, but SIGHUP does not load it"
-            " anew.", "Workers"),
+            "Load the application before the workers are forked: they share its memory. After SIGHUP each loads it"
+            " itself, and none is shared; after SIGUSR2 it is again.", "Workers"),
     Setting("threads", ("--threads",), "int", None,
             "Threads for synchronous work: `def` endpoints (AnyIO's limiter) and run_in_executor(None, ...); their"
             " own numbers when not given.", "Workers", minimum=1),

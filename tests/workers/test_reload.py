@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,41 @@ def test_sighup_loads_new_code_and_environment_of_the_configuration_file(workers
     server.signal(signal.SIGHUP)
     server.wait_children(3, without=before)
     until(lambda: server.get("/text") == "two" and server.get("/ids").endswith(" second"), 5, "the new worker's answer")
+
+
+def test_sighup_loads_new_code_although_it_was_preloaded(workers: Launch, tmp_path: Path) -> None:
+    module = tmp_path / "changing.py"
+    code = """
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]})
+            await send({"type": "http.response.body", "body": b"%s"})
+        elif scope["type"] == "lifespan":
+            while (await receive())["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            await send({"type": "lifespan.shutdown.complete"})
+    """
+    code = textwrap.dedent(code)
+    module.write_text(code % "one")
+    options = ("--workers", "2", "--preload", "--no-access-log", "--app-dir", str(tmp_path))
+    server = workers(*options, app="changing:app", env={"PYTHONDONTWRITEBYTECODE": "1"})
+    before = server.children()
+    assert server.get("/") == "one"
+    with Load(server.port) as load:
+        load.wait(100)
+        for text in ("two", "six"):
+            module.write_text(code % text)
+            server.signal(signal.SIGHUP)
+            before = server.wait_children(2, without=before, timeout=30)
+            until(lambda text=text: {server.get("/") for _ in range(8)} == {text}, 10, "the new code's answer")
+        load.wait(100)
+    assert not load.failures, load.failures[:5]
+    assert server.log.text().count("load the application themselves") == 1
+    module.write_text("raise RuntimeError('cannot be imported')")
+    server.signal(signal.SIGHUP)
+    server.log.wait_for("failed to start")
+    assert server.get("/") == "six"
+    assert server.stop() == 0
 
 
 def test_a_request_that_runs_is_finished_by_the_old_worker(workers: Launch) -> None:

@@ -81,7 +81,7 @@ def test_end_waits_for_the_answer_of_a_thread(launch: Launch, kind: str) -> None
 
 
 def test_end_does_not_wait_for_its_request_for_ever(launch: Launch) -> None:
-    """The request is cancelled; the thread cannot be, and the process ends when it does."""
+    """The request is cancelled; the thread cannot be, and is not waited for longer than it takes."""
     server = launch(APP, "--timeout-graceful-shutdown", "1")
     with server.connect() as c:
         c.get("/sleep/2.5")
@@ -91,9 +91,7 @@ def test_end_does_not_wait_for_its_request_for_ever(launch: Launch) -> None:
         server.log.wait_for("Cancel 1 running task")
         server.wait()
         assert time.monotonic() - begin < 6
-    text = server.log.text()
-    assert "thread ends" in text
-    assert "Exception ignored" not in text
+    assert "Exception ignored" not in server.log.text()
 
 
 def test_workers_with_threads_are_replaced_without_a_failure(launch: Launch) -> None:

@@ -95,6 +95,8 @@ class WorkerProcess:
         """So long its guard has to say what blocks it."""
         self.killed = False
         self.told = 0.0
+        self.fresh = False
+        """It has loaded the application itself, as the code that was preloaded was old."""
         self._terminated = False
 
     def kill(self, sig: int) -> None:
@@ -159,6 +161,9 @@ class Arbiter:
         self._next_look = 0.0
         self._next_memory = 0.0
         self._last_turn = time.monotonic()
+        self._preloaded = False
+        self._code_is_old = False
+        """The application was preloaded, and SIGHUP has come since."""
         self._fallback: tuple[Config, Callable[..., None]] | None = None
         self._old_workers_wanted = 0
         self._announced = False
@@ -292,7 +297,7 @@ class Arbiter:
         self.board.take(slot)
         self.config.call_hook("pre_fork", self, worker)
         try:
-            if self.config.worker_start == "spawn":
+            if self.config.worker_start == "spawn" or self._code_is_old:
                 worker.pid = self._spawn(worker, theirs)
             else:
                 worker.pid = self._fork(worker, theirs)
@@ -304,6 +309,7 @@ class Arbiter:
             return None
         finally:
             theirs.close()
+        worker.fresh = self._code_is_old
         self.workers[worker.pid] = worker
         return worker
 
@@ -724,8 +730,13 @@ class Arbiter:
                 if self.metrics is None or self.metrics.address != config.metrics_bind:
                     self._close_metrics()
                     self._open_metrics(again=True)
-        if self.config.preload:
-            logger.warning("With --preload the code of the application stays as it was; SIGUSR2 loads it anew.")
+        if self._preloaded and not self._code_is_old:
+            # What has been imported here cannot be imported anew: an application may consist of anything.
+            self._code_is_old = True
+            logger.warning(
+                "The code that --preload loaded is old now: the new workers are interpreters of their own, which load"
+                " the application themselves and share no memory. SIGUSR2 loads it once for all again."
+            )
         self._next_start = 0.0
         self._failures = self._failed_starts = 0
         for worker in self.workers.values():
@@ -733,6 +744,8 @@ class Arbiter:
                 worker.outdated = "reload"
 
     def _abort_reload(self) -> None:
+        if self._preloaded and not any(w.fresh for w in self.workers.values() if w.served_since is not None):
+            self._code_is_old = False  # it is the code of those that go on
         for worker in self.workers.values():
             if worker.outdated == "reload":
                 worker.outdated = ""
@@ -777,8 +790,10 @@ class Arbiter:
         if self.config.worker_start == "fork":
             for name in EVERY_WORKER_NEEDS:
                 importlib.import_module(name)
-            if self.config.preload and not self.config.loaded:
-                self.config.load()
+            if self.config.preload:
+                self._preloaded = isinstance(self.config.app, str)
+                if not self.config.loaded:
+                    self.config.load()
             gc.collect()
             gc.freeze()  # what is shared is not written to by the collector of a worker
         uid, gid = process.user_and_group(self.config)

@@ -71,6 +71,8 @@ def spawn_worker(
     multiprocessing.allow_connection_pickling()
     shim = sys.modules.get("capicorn.uvicorn_names")
     supervisor, config.supervisor = config.supervisor, None
+    loaded = config.loaded, config.loaded_app, config.ssl
+    config.loaded, config.loaded_app, config.ssl = False, None, None  # it loads them itself
     hooks, config.hooks = config.hooks, None  # functions of a file have no name to import them by: it is read again
     try:
         child = multiprocessing.get_context("spawn").Process(
@@ -81,6 +83,7 @@ def spawn_worker(
         child.start()
     finally:
         config.supervisor, config.hooks = supervisor, hooks
+        config.loaded, config.loaded_app, config.ssl = loaded
     multiprocessing.process._children.discard(child)  # type: ignore[attr-defined]  # it is waited for by its number
     assert child.pid is not None
     return child.pid
