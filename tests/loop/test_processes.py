@@ -209,3 +209,31 @@ def test_policy_and_install_give_our_loops() -> None:
         """
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="python -m asyncio ps came with 3.14")
+def test_tasks_can_be_listed_from_outside() -> None:
+    code = """
+        import asyncio, capicorn
+        async def inner():
+            print("ready", flush=True)
+            await asyncio.sleep(20)
+        async def outer():
+            async with asyncio.TaskGroup() as group:
+                group.create_task(inner(), name="the-inner-task")
+        with asyncio.Runner(loop_factory=capicorn.new_event_loop) as runner:
+            runner.run(outer())
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        command = [sys.executable, "-m", "asyncio", "ps", str(process.pid)]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    if "ermission" in shown.stderr:
+        pytest.skip("this process may not look into another one")
+    assert "the-inner-task" in shown.stdout, shown.stderr
+    assert "sleep -> inner" in shown.stdout
