@@ -506,10 +506,29 @@ class Loop(_core.Loop, _SelectorEventLoop):
 
     # A socket that is closed under one of these calls stays open until it ends.
 
+    def _check_sock(self, sock: socket.socket) -> None:
+        if isinstance(sock, ssl.SSLSocket):
+            raise TypeError("Socket cannot be of type SSLSocket")
+        if self._debug and sock.gettimeout() != 0:
+            raise ValueError("the socket must be non-blocking")
+
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
         """Receive up to `n` octets."""
+        self._check_sock(sock)
+        try:
+            return sock.recv(n)
+        except (BlockingIOError, InterruptedError):
+            pass
+        future: asyncio.Future[bytes] = self.create_future()
+        fd = sock.fileno()
+        self._ensure_fd_no_transport(fd)
+        handle = self._add_reader(fd, self._sock_recv, future, sock, n)
         with _KeepOpen(self, sock):
-            return await super().sock_recv(sock, n)
+            try:
+                return await future
+            finally:
+                if not handle.cancelled():
+                    self._remove_reader(fd)
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into `buf`. Returns the number of octets."""
@@ -528,8 +547,23 @@ class Loop(_core.Loop, _SelectorEventLoop):
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of `data`."""
+        self._check_sock(sock)
+        try:
+            sent = sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        if sent == len(data):
+            return
+        future: asyncio.Future[None] = self.create_future()
+        fd = sock.fileno()
+        self._ensure_fd_no_transport(fd)
+        handle = self._add_writer(fd, self._sock_sendall, future, sock, memoryview(data), [sent])
         with _KeepOpen(self, sock):
-            await super().sock_sendall(sock, data)
+            try:
+                await future
+            finally:
+                if not handle.cancelled():
+                    self._remove_writer(fd)
 
     async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
         """Send a datagram. Returns the number of octets sent."""
