@@ -69,7 +69,7 @@ cap_request_count(cap_request *r)
 {
     cap_tally *t = r->server->tally;
     cap_tally_status(t, r->status);
-    cap_tally_duration(t, (uv_hrtime() - r->begun_ns) / 1000);
+    cap_tally_duration(t, uv_hrtime() - r->begun_ns);
 }
 
 /* --- content -------------------------------------------------------------------------- */
@@ -243,7 +243,7 @@ end_response(cap_request *r)
                             true);
         if (r->conn == c) {
             r->response = CAP_RESPONSE_COMPLETE;
-            cap_tally_duration(r->server->tally, (uv_hrtime() - r->begun_ns) / 1000);
+            cap_tally_duration(r->server->tally, uv_hrtime() - r->begun_ns);
             cap_request_log(r, false);
         }
         if (r->conn == c && c->request == r)

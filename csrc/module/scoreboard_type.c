@@ -316,7 +316,7 @@ tally_object(const cap_tally *t)
         put(d, "octets_in", number(&t->octets_in)) < 0 ||
         put(d, "octets_out", number(&t->octets_out)) < 0 ||
         put(d, "buckets", numbers(t->bucket, CAP_TALLY_BUCKETS)) < 0 ||
-        put(d, "seconds", seconds((double)atomic_load(&t->micros) / 1e6)) < 0 ||
+        put(d, "seconds", seconds((double)atomic_load(&t->nanos) / 1e9)) < 0 ||
         put(d, "rescued", number(&t->rescued)) < 0 ||
         put(d, "blocks", number(&t->blocks)) < 0 ||
         put(d, "blocked", seconds((double)atomic_load(&t->blocked_ms) / 1e3)) < 0 ||

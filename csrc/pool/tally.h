@@ -19,7 +19,7 @@ typedef struct cap_tally {
     /* The loop's thread. */
     _Atomic uint64_t requests;               /* begun */
     _Atomic uint64_t status[CAP_TALLY_CLASSES]; /* responses */
-    _Atomic uint64_t micros;                 /* from the request's head to its response's end */
+    _Atomic uint64_t nanos;                  /* from the request's head to its response's end */
     _Atomic uint64_t bucket[CAP_TALLY_BUCKETS];
     _Atomic uint64_t octets_in;              /* inside of TLS */
     _Atomic uint64_t octets_out;
@@ -53,14 +53,14 @@ cap_tally_status(cap_tally *t, int status)
 }
 
 static inline void
-cap_tally_duration(cap_tally *t, uint64_t micros)
+cap_tally_duration(cap_tally *t, uint64_t nanos)
 {
     static const uint32_t bounds[] = {CAP_TALLY_BOUNDS};
     unsigned i = 0;
-    while (i < CAP_TALLY_BUCKETS - 1 && micros > bounds[i])
+    while (i < CAP_TALLY_BUCKETS - 1 && nanos > (uint64_t)bounds[i] * 1000)
         i++;
     cap_tally_add(&t->bucket[i], 1);
-    cap_tally_add(&t->micros, micros);
+    cap_tally_add(&t->nanos, nanos);
 }
 
 /* Add what another one counted; the caller sees to it that nobody else writes `to`. */

@@ -12,6 +12,9 @@ import click
 from capicorn import control
 
 WIDTH = 80
+LONGEST_BLOCKING = 32
+"""Columns for the name of a request that blocks, so that it can be seen where."""
+
 MOST_REQUESTS = 20
 """Lines of requests in flight; the others are counted."""
 
@@ -67,7 +70,7 @@ def head(seen: dict[str, Any]) -> list[str]:
     times = f"mean {span(total['seconds'] / answered)}" if answered else "no response yet"
     for name, bound in seen["quantiles"].items():
         if answered:
-            times += f"   {float(name):.0%} " + (f"< {span(bound)}" if bound is not None else "> 10 s")
+            times += "  " + below(float(name), bound)
     times += f"   in {octets(total['octets_in'])}   out {octets(total['octets_out'])}"
     now = f"in flight {seen['requests']}   connections {seen['connections']}"
     if seen["supervised"]:
@@ -76,6 +79,10 @@ def head(seen: dict[str, Any]) -> list[str]:
     if total["longest_block"]:
         now += f" (longest {span(total['longest_block'])})"
     return [first, binds, served, times, now]
+
+
+def below(q: float, bound: float | None) -> str:
+    return f"{q:.0%} " + (f"<{span(bound)}" if bound is not None else ">10 s")
 
 
 WORKER_COLUMNS = (
@@ -139,6 +146,7 @@ def request_row(one: dict[str, Any]) -> tuple[str, ...]:
     if one["websocket"]:
         name = f"WebSocket {one['path']}"
     if one["blocks"]:
+        name = name if len(name) <= LONGEST_BLOCKING else name[: LONGEST_BLOCKING - 1] + "…"
         where = f" at {short(one['place'])}" if one["place"] else ""
         name = f"{name}  BLOCKS {span(one['blocks'])}{where}"
     return span(one["age"]), str(one["pid"]), name
@@ -160,8 +168,8 @@ def table(rows: list[tuple[str, ...]], columns: tuple[tuple[str, str], ...]) -> 
     widths = [max(len(title), *(len(row[at]) for row in rows), 0) for at, (_, title) in enumerate(columns)]
     lines = []
     for row in [tuple(title for _, title in columns), *rows]:
-        cells = (f"{cell:{side}{width}}" for cell, (side, _), width in zip(row, columns, widths, strict=True))
-        lines.append(" ".join(cells))
+        cells = [f"{cell:{side}{width}}" for cell, (side, _), width in zip(row, columns, widths, strict=True)]
+        lines.append(" ".join(cells).rstrip())
     return lines
 
 
@@ -170,8 +178,10 @@ def table(rows: list[tuple[str, ...]], columns: tuple[tuple[str, str], ...]) -> 
 
 def span(seconds: float) -> str:
     """A duration in at most six characters."""
+    if 0 < seconds < 0.0009995:
+        return f"{seconds * 1e6:.3g} µs" if seconds < 0.00009995 else f"{seconds * 1e6:.0f} µs"
     if seconds < 0.0995:
-        return f"{seconds * 1000:.3g} ms" if 0 < seconds < 0.00995 else f"{seconds * 1000:.0f} ms"
+        return f"{seconds * 1000:.2g} ms" if 0 < seconds < 0.00995 else f"{seconds * 1000:.0f} ms"
     if seconds < 99.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     if seconds < 5940:

@@ -286,7 +286,17 @@ def test_an_info_that_is_too_long_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(0.0004, "0.4 ms"), (0.05, "50 ms"), (1.25, "1.2 s"), (75, "75 s"), (600, "10 min"), (7200, "2 h"), (9e5, "10 d")],
+    [
+        (0.0004, "400 µs"),
+        (0.0000123, "12.3 µs"),
+        (0.0012, "1.2 ms"),
+        (0.05, "50 ms"),
+        (1.25, "1.2 s"),
+        (75, "75 s"),
+        (600, "10 min"),
+        (7200, "2 h"),
+        (9e5, "10 d"),
+    ],
 )
 def test_spans_are_short(number: float, text: str) -> None:
     assert status.span(number) == text and len(text) <= 7
