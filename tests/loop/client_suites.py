@@ -120,9 +120,16 @@ def cache() -> Path:
     return path
 
 
+def plain() -> dict[str, str]:
+    """The environment of programs that a sanitizer loaded into us has no business in."""
+    return {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+
+
 def run(*argv: str | Path) -> None:
     """A command that has to succeed; its output is shown when it does not."""
-    done = subprocess.run([str(a) for a in argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        [str(a) for a in argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=plain()
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(str(a) for a in argv)} failed:\n{done.stdout[-4000:]}")
 
@@ -215,7 +222,7 @@ def service(kind: str, folder: Path) -> Iterator[tuple[list[str], dict[str, str]
             shutil.chown(where, user)
         made = subprocess.run(
             [program("initdb"), "-D", str(where / "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8"],
-            user=user, cwd=where, capture_output=True, text=True,
+            user=user, cwd=where, env=plain(), capture_output=True, text=True,
         )  # fmt: skip
         if made.returncode:
             raise SystemExit(made.stderr)
@@ -226,7 +233,9 @@ def service(kind: str, folder: Path) -> Iterator[tuple[list[str], dict[str, str]
         yield [], {}
         return
     with open(where / "log", "wb") as log:
-        process = subprocess.Popen(command, user=user, cwd=where, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, user=user, cwd=where, env=plain(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
     try:
         wait_for(port, process, command[0])
         yield tell

@@ -395,6 +395,7 @@ def main() -> int:
         return 0
     if args.loop == "uvloop" and args.suite not in CLIENTS:
         parser.error("--loop uvloop is for the suites of projects that use a loop")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it; a shell's background jobs ignore it
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # take the processes along
     elsewhere: dict[str, str] = json.loads(Path(args.against).read_text()) if args.against else {}
     totals: dict[str, int] = {}
