@@ -107,11 +107,11 @@ class Presence:
         now = loop.time()
         try:
             pool = server.threads
-            if pool is None or pool.size is None:
+            if pool is None or (limit := pool.limit) is None:
                 board.beat(self.slot, now - self._due)
             else:
                 pool.look(now)
-                board.beat(self.slot, now - self._due, pool.size, pool.busy, pool.queued)
+                board.beat(self.slot, now - self._due, limit, pool.busy, pool.queued)
         finally:  # memory may be short for a moment
             self._due = now + self._interval
             self._timer = loop.call_later(self._interval, self._beat, loop, server)

@@ -129,6 +129,11 @@ class AnyIOThreads:
         replacement.install()
 
     @property
+    def limiter(self) -> Any:
+        """AnyIO's default limiter, if it has been asked for in this loop."""
+        return self.run_vars.get(self._replacement.default_limiter)
+
+    @property
     def threads(self) -> int:
         return self._pool.threads
 
@@ -165,6 +170,7 @@ class _Replacement:
         self.backend: Any = module.AsyncIOBackend
         self.threadlocals: Any = eventloop.threadlocals
         self.claim_worker_thread: Any = eventloop.claim_worker_thread
+        self.default_limiter: Any = module._default_thread_limiter
         self._users = 0
         self._original: Any = self.backend.__dict__[METHOD]
         if not isinstance(self._original, classmethod):
@@ -184,7 +190,7 @@ class _Replacement:
             _make_method(
                 original=self._original.__func__,
                 limiters=(module.CapacityLimiter, adapter),
-                default_limiter=module._default_thread_limiter,
+                default_limiter=self.default_limiter,
                 task_states=module._task_states,
                 cancel_scope=module.CancelScope,
                 would_block=importlib.import_module("anyio").WouldBlock,

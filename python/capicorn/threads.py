@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +64,24 @@ class ThreadPool:
         if self.anyio is not None:
             self.anyio.close()
 
+    @property
+    def limit(self) -> int | None:
+        """How many calls of AnyIO's can run at once, or else of the executor's; None: nobody has said yet."""
+        if self.size is not None:
+            return self.size
+        if self._limiter is not None:
+            tokens = self._limiter.total_tokens
+            return None if math.isinf(tokens) else int(tokens)
+        return getattr(self._executor, "_max_workers", None)
+
     def look(self, now: float) -> None:
         """Count, and warn when calls have been waiting for long. `now`: seconds of a monotonic clock."""
         busy = queued = 0
         executor = self._executor
         if executor is not None:
             busy, queued = _counts(executor)
+        if self._limiter is None and self.anyio is not None:
+            self._limiter = self.anyio.limiter
         if self._limiter is not None:
             seen = self._limiter.statistics()
             busy += seen.borrowed_tokens
@@ -82,10 +95,10 @@ class ThreadPool:
         elif now - self._full_since >= FULL and now - self._said >= SAY_AGAIN:
             self._said = now
             logger.warning(
-                "%d calls of synchronous code wait for a thread, and some have for %.0f seconds; --threads is %d.",
+                "%d calls of synchronous code wait for a thread, and some have for %.0f seconds; --threads is %s.",
                 queued,
                 now - self._full_since,
-                self.size,
+                "not given" if self.size is None else self.size,
             )
 
 

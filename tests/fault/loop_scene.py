@@ -6,15 +6,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import capicorn
 from capicorn import _core
+from capicorn.thread_pool import Executor, install_anyio
+
+with contextlib.suppress(ImportError):
+    importlib.import_module("anyio.to_thread")  # before install_anyio()
 
 arm: Callable[[bool], bool] = _core._fault_arm  # type: ignore[attr-defined]
 
@@ -108,6 +114,26 @@ async def datagrams() -> None:
     transport.close()
 
 
+async def threads() -> None:
+    loop: Any = asyncio.get_running_loop()
+    loop.set_default_executor(Executor(loop, 2))
+    own = install_anyio(loop)
+    try:
+        await asyncio.gather(*(loop.run_in_executor(None, pow, n, 2) for n in range(5)), return_exceptions=True)
+        calls = [loop.run_in_executor(None, time.sleep, 0.002) for _ in range(5)]
+        calls[-1].cancel()
+        await asyncio.gather(*calls, asyncio.to_thread(int, "x"), return_exceptions=True)
+        if own is not None:
+            import anyio.to_thread
+
+            await anyio.to_thread.run_sync(int)
+            with anyio.CancelScope():
+                await anyio.to_thread.run_sync(int)
+    finally:
+        if own is not None:
+            own.close()
+
+
 def once(part: Callable[[], Awaitable[None]]) -> None:
     """With a loop of its own, of which making and closing are part of the scene."""
     arm(True)
@@ -127,7 +153,7 @@ def once(part: Callable[[], Awaitable[None]]) -> None:
 
 def main() -> None:
     seen = os.environ["CAPICORN_FAULTS_SEEN"]
-    for part in (streams, scheduling, descriptors, processes, datagrams):
+    for part in (streams, scheduling, descriptors, processes, datagrams, threads):
         before = -1
         while before != (before := os.path.getsize(seen)):
             once(part)

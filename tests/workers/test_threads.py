@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import logging
 import threading
+import time
 
 import pytest
 from capicorn.loop import new_event_loop
@@ -15,6 +16,10 @@ from capicorn.threads import FULL, SAY_AGAIN, ThreadPool
 def run(main: object) -> None:
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(main)  # type: ignore[arg-type]
+    end = time.monotonic() + 5
+    while any(t.name == "AnyIO worker thread" for t in threading.enumerate()):
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def test_calls_that_run_and_calls_that_wait_are_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -52,6 +57,7 @@ def test_calls_that_run_and_calls_that_wait_are_counted(caplog: pytest.LogCaptur
         await asyncio.gather(*calls)
         pool.look(300)
         assert (pool.busy, pool.queued) == (0, 0)
+        pool.close()
 
     run(main())
 
@@ -72,5 +78,31 @@ def test_anyio_has_as_many() -> None:
         assert (pool.busy, pool.queued) == (3, 2)
         go.set()
         await asyncio.gather(*calls)
+        pool.close()
+
+    run(main())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("anyio") is None, reason="AnyIO is not installed")
+def test_anyios_own_number_is_seen_when_none_is_given(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("capicorn").propagate = True
+
+    async def main() -> None:
+        from anyio import to_thread
+
+        pool = ThreadPool(None)
+        pool.install()
+        pool.look(0)
+        go = threading.Event()
+        calls = [asyncio.ensure_future(to_thread.run_sync(go.wait, 10)) for _ in range(45)]
+        while pool.queued < 5:
+            await asyncio.sleep(0.005)
+            pool.look(0)
+        assert (pool.limit, pool.busy, pool.queued) == (40, 40, 5)
+        pool.look(FULL)
+        assert "5 calls of synchronous code wait" in caplog.text and "--threads is not given" in caplog.text
+        go.set()
+        await asyncio.gather(*calls)
+        pool.close()
 
     run(main())
