@@ -89,6 +89,12 @@ def render(board: Scoreboard) -> str:
         "capicorn_loop_blocked_total", "counter", "Blocks of an event loop of --block-warn or more.", total["blocks"]
     )
     single("capicorn_loop_blocked_seconds_total", "counter", "Seconds of those that are over.", total["blocked"])
+    single(
+        "capicorn_connections_rescued_total",
+        "counter",
+        "Connections that went to another worker while their own was blocked.",
+        total["rescued"],
+    )
     single("capicorn_workers", "gauge", "Workers that are wanted.", info.get("workers") or 1)
     single("capicorn_worker_starts_total", "counter", "Workers started.", total["starts"])
     single(

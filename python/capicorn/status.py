@@ -78,6 +78,8 @@ def head(seen: dict[str, Any]) -> list[str]:
     now += f"   blocks {total['blocks']}"
     if total["longest_block"]:
         now += f" (longest {span(total['longest_block'])})"
+    if total.get("rescued"):
+        now += f"   rescued {count(total['rescued'])}"
     return [first, binds, served, times, now]
 
 
