@@ -51,10 +51,13 @@ on_poll(uv_poll_t *poll, int status, int events)
         events = UV_READABLE | UV_WRITABLE;
     }
     int wanted = (cap_transport_wants_read(t) ? UV_READABLE : 0) | (t->want_write ? UV_WRITABLE : 0), rc = 0;
+    /* Datagrams come behind what is ready already, as with asyncio: what is lost on a
+       protocol that is not prepared for it yet does not come again. */
+    cap_ready *q = t->kind == CAP_DATAGRAM ? &loop->ready : &loop->io;
     if (events & wanted & UV_READABLE)
-        rc = queue_call(t, &loop->io, cap_transport_method(t, CAP_ON_READ), NULL, NULL);
+        rc = queue_call(t, q, cap_transport_method(t, CAP_ON_READ), NULL, NULL);
     if (rc == 0 && (events & wanted & UV_WRITABLE))
-        rc = queue_call(t, &loop->io, cap_transport_method(t, CAP_ON_WRITE), NULL, NULL);
+        rc = queue_call(t, q, cap_transport_method(t, CAP_ON_WRITE), NULL, NULL);
     /* Reading that is paused, or ended, is still looked for until something comes: a
        pause that is short costs nothing. */
     if (rc == 0 && t->polled != wanted)

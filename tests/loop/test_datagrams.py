@@ -114,6 +114,26 @@ def test_many_in_one_turn_keep_order_sizes_and_senders(loop: Loop) -> None:
     end(loop, a)
 
 
+def test_what_was_to_run_before_it_came_runs_before_it_is_delivered(loop: Loop) -> None:
+    order: list[str] = []
+
+    class Ordered(Recorder):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            super().datagram_received(data, addr)
+            order.append("datagram")
+
+    a, protocol = endpoint(loop, factory=Ordered, local_addr=("127.0.0.1", 0))
+
+    async def task() -> None:
+        order.append("task")
+
+    a.sendto(b"x", a.get_extra_info("sockname"))
+    loop.run_until_complete(task())
+    loop.run_until_complete(until(lambda: protocol.got))
+    assert order == ["task", "datagram"]
+    end(loop, a)
+
+
 def test_a_flood_leaves_others_their_turn(loop: Loop) -> None:
     class Flooded(Recorder):
         def datagram_received(self, data: bytes, addr: Any) -> None:
