@@ -231,9 +231,11 @@ class AcceptedTransport(StreamTransport):
 
     def _closed(self) -> None:
         fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-        super()._closed()
+        if fd < 0:
+            super()._closed()
+            return
+        os.close(fd)
+        self._detach_from_server()
 
 
 class DatagramTransport(_OverSocket, _core.DatagramTransport, asyncio.DatagramTransport):
