@@ -5,7 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
-static const char signature[12] = "\r\n\r\n\0\r\nQUIT\n"; /* 2.2 */
+static const char signature[] = {'\r', '\n', '\r', '\n', '\0', '\r', '\n',
+                                 'Q',  'U',  'I',  'T',  '\n'}; /* 2.2 */
 
 /* "The worst case ... is 107 chars", CRLF included (2.1). */
 #define LINE_MAX_1 107
