@@ -181,9 +181,8 @@ class _Replacement:
             raise ValueError("its signatures are others")
         if not isinstance(self.lowlevel._run_vars, weakref.WeakKeyDictionary):
             raise ValueError("its run variables are kept elsewhere")
-        for name in ("_effectively_cancelled", "_parent_scope"):
-            if not hasattr(module.CancelScope, name):
-                raise ValueError(f"CancelScope has no {name}")
+        if not hasattr(module.CancelScope(), "_parent_scope"):
+            raise ValueError("its cancel scopes do not know their parents")
         # Since AnyIO 4.11 from_thread.run() does without a cancel scope where the task has none.
         adapter = getattr(synchronization, "CapacityLimiterAdapter", module.CapacityLimiter)
         self._method = classmethod(
@@ -224,6 +223,16 @@ def _reset_library(eventloop: Any) -> Callable[[Context], None] | None:
     return reset
 
 
+def _is_cancelled(scope: Any) -> bool:
+    while scope is not None:
+        if scope.cancel_called:
+            return True
+        if scope.shield:
+            return False
+        scope = scope._parent_scope
+    return False
+
+
 def _make_method(
     original: Callable[..., Any],
     limiters: tuple[type, ...],
@@ -255,7 +264,7 @@ def _make_method(
         if (
             type(limiter) not in limiters
             or getattr(task, "_must_cancel", True)
-            or (scope is not None and scope._effectively_cancelled)
+            or (scope is not None and _is_cancelled(scope))
         ):
             return await original(cls, func, args, abandon_on_cancel, limiter)
         # A cancellation that was asked for has been seen to, and the call itself goes through the loop: so neither
