@@ -109,7 +109,7 @@ def render(board: Scoreboard) -> str:
     each("capicorn_requests_in_flight", "Requests that are being answered.", lambda worker: worker["requests"])
     each("capicorn_connections", "Open connections.", lambda worker: worker["connections"])
     each("capicorn_loop_lag_seconds", "By how much what is due in its event loop is late.", _lag)
-    each("capicorn_threads_busy", "Threads at work; 0 without --threads.", lambda worker: worker["threads_busy"])
+    each("capicorn_threads_busy", "Threads at work.", lambda worker: worker["threads_busy"])
     each("capicorn_threads_queued", "Calls that wait for a thread.", lambda worker: worker["threads_queued"])
     each("capicorn_threads_max", "Threads that there may be.", lambda worker: worker["threads"])
     each("capicorn_worker_resident_memory_bytes", "Resident memory.", lambda worker: worker["resident"])
