@@ -134,6 +134,11 @@ class AnyIOThreads:
         return self.run_vars.get(self._replacement.default_limiter)
 
     @property
+    def busy(self) -> int:
+        """Calls that run now: fewer than have a token of the limiter, when they are short."""
+        return self._pool.busy
+
+    @property
     def threads(self) -> int:
         return self._pool.threads
 

@@ -87,7 +87,7 @@ class ThreadPool:
             busy += seen.borrowed_tokens
             queued += seen.tasks_waiting
         self.busy, self.queued = busy, queued
-        if not queued:
+        if not queued or not self._is_full():
             self._full_since = None
             return
         if self._full_since is None:
@@ -100,6 +100,18 @@ class ThreadPool:
                 now - self._full_since,
                 "not given" if self.size is None else self.size,
             )
+
+    def _is_full(self) -> bool:
+        """Of calls that take their time. Short ones of ours go through few threads one after another, and some wait
+        whenever there is much to do."""
+        if self.anyio is None or self._limiter is None:
+            return True
+        running, tokens = self.anyio.busy, self._limiter.total_tokens
+        if self._executor is not None and hasattr(self._executor, "_capicorn_call"):
+            ours: Any = self._executor
+            if ours.queued and ours.busy * 2 >= ours._max_workers:
+                return True
+        return running * 2 >= tokens
 
 
 def _counts(executor: ThreadPoolExecutor | Executor) -> tuple[int, int]:
