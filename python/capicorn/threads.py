@@ -111,7 +111,7 @@ class ThreadPool:
             ours: Any = self._executor
             if ours.queued and ours.busy * 2 >= ours._max_workers:
                 return True
-        return running * 2 >= tokens
+        return bool(running * 2 >= tokens)
 
 
 def _counts(executor: ThreadPoolExecutor | Executor) -> tuple[int, int]:
