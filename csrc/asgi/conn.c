@@ -1,4 +1,4 @@
-/* A connection's life: input to requests, states, timeouts, the end. */
+/* A connection's life: states, input to requests, the end. */
 #include "asgi/conn.h"
 
 #include <assert.h>
@@ -11,9 +11,6 @@
 #include "asgi/websocket.h"
 #include "base/mem.h"
 
-/* After the response of a connection that ends, input is dropped for so long at
-   most, so that the response is not lost to an RST (RFC 9112 9.6). */
-#define LINGER_IDLE_MS 2000
 #define LINGER_MAX_MS 30000
 /* An answered request's remaining content: so much is read to keep the connection. */
 #define DRAIN_MAX (1 << 20)
@@ -52,46 +49,13 @@ conn_of_stream(cap_stream *s)
     return s->owner;
 }
 
-/* --- timeouts ------------------------------------------------------------------------ */
-
-static uint64_t
-earlier(uint64_t a, uint64_t b)
-{
-    return a == 0 ? b : b == 0 || a < b ? a : b;
-}
-
-/* Lazily: a deadline that moves later leaves the node where it is; when the node
-   fires, it is armed again for what is due by then. So a keep-alive connection
-   costs no timer operation per request. */
-void
-cap_conn_rearm(cap_conn *c)
-{
-    uint64_t due = earlier(earlier(c->due_read, c->due_send), earlier(c->due_request, c->due_eof));
-    if (due == 0 || !cap_conn_open(c))
-        return;
-    if (cap_wheel_armed(&c->timer) && c->timer.due <= due)
-        return;
-    cap_wheel_arm(&c->server->wheel, &c->timer, due);
-    cap_server_want_timer(c->server, due);
-}
-
-static void
-due_in(cap_conn *c, uint64_t *due, uint64_t timeout)
-{
-    *due = timeout == 0 ? 0 : cap_server_now(c->server) + timeout;
-    if (*due != 0)
-        cap_conn_rearm(c);
-}
-
 /* --- resting --------------------------------------------------------------------------- */
-
-static const cap_stream_events stream_events;
 
 void
 cap_conn_rest(cap_conn *c)
 {
     if (c->claim == NULL || c->rests || c->state != CAP_CONN_IDLE || !c->reading || c->in.len != 0 ||
-        c->feeding || c->tls != NULL || c->stream.base.on != &stream_events ||
+        c->feeding || c->tls != NULL || c->stream.base.on != &cap_conn_stream_events ||
         cap_conn_unsent(c) != 0)
         return;
     c->claim->flags = (c->unix_socket ? CAP_HANDOVER_UNIX : 0) | (c->used ? CAP_HANDOVER_USED : 0);
@@ -100,9 +64,8 @@ cap_conn_rest(cap_conn *c)
     cap_claim_rest(c->claim);
 }
 
-/* Before anything is done with a connection that may rest. False: it is not ours any more. */
-static bool
-conn_take(cap_conn *c)
+bool
+cap_conn_take(cap_conn *c)
 {
     if (c->rests) {
         c->rests = false;
@@ -130,8 +93,8 @@ unlist(cap_conn *c)
     cap_server_tell_connections(s, false);
 }
 
-static void
-list_last(cap_conn *c)
+void
+cap_conn_list_last(cap_conn *c)
 {
     cap_server *s = c->server;
     c->prev = s->last;
@@ -154,9 +117,8 @@ release_head(cap_conn *c)
     }
 }
 
-/* The request has nothing to do with this connection any more. */
-static void
-let_go(cap_conn *c, bool disconnected)
+void
+cap_conn_let_go(cap_conn *c, bool disconnected)
 {
     cap_request *r = c->request;
     if (r == NULL)
@@ -175,7 +137,7 @@ cap_conn_close(cap_conn *c, bool reset)
     if (!cap_conn_open(c))
         return;
     Py_INCREF(c);
-    bool ours = conn_take(c);
+    bool ours = cap_conn_take(c);
     conn_goto(c, CAP_CONN_CLOSING);
     cap_wheel_cancel(&c->server->wheel, &c->timer);
     if (ours && c->adopted && c->tls == NULL)
@@ -184,13 +146,13 @@ cap_conn_close(cap_conn *c, bool reset)
         cap_claim_drop(c->claim);
     c->claim = NULL;
     cap_stream_close(c->io, reset && ours);
-    let_go(c, true); /* first: what follows may run Python, which may still send */
+    cap_conn_let_go(c, true); /* first: what follows may run Python, which may still send */
     cap_reactor_watchers_changed(c->server->reactor);
     Py_DECREF(c);
 }
 
-static void
-on_stream_closed(cap_stream *stream)
+void
+cap_conn_on_closed(cap_stream *stream)
 {
     cap_conn *c = conn_of_stream(stream);
     cap_reactor_enter(c->server->reactor);
@@ -209,9 +171,8 @@ on_stream_closed(cap_stream *stream)
     Py_DECREF(c); /* the open stream's */
 }
 
-/* All is said: send what is left, then end. */
-static void
-finish(cap_conn *c)
+void
+cap_conn_finish(cap_conn *c)
 {
     conn_goto(c, CAP_CONN_FLUSHING);
     c->due_read = 0;
@@ -236,7 +197,7 @@ cap_conn_sent_all(cap_conn *c)
     if (!c->feeding)
         cap_buffer_free(&c->in);
     c->linger_end = cap_server_now(c->server) + LINGER_MAX_MS;
-    due_in(c, &c->due_read, LINGER_IDLE_MS);
+    cap_conn_due_in(c, &c->due_read, CAP_LINGER_IDLE_MS);
     cap_conn_update_reading(c);
 }
 
@@ -245,36 +206,34 @@ cap_conn_break(cap_conn *c)
 {
     if (!cap_conn_open(c) || c->state >= CAP_CONN_FLUSHING)
         return;
-    let_go(c, true);
+    cap_conn_let_go(c, true);
     if (!cap_conn_open(c) || c->state >= CAP_CONN_FLUSHING)
         return;
     c->keep_alive = false;
-    finish(c);
+    cap_conn_finish(c);
 }
 
-/* Has the client got a response, or a part of one, to what we are reading? */
-static bool
-has_answered(const cap_conn *c)
+bool
+cap_conn_has_answered(const cap_conn *c)
 {
     const cap_request *r = c->request;
     return c->state == CAP_CONN_DRAINING ||
            (r != NULL && r->response != CAP_RESPONSE_NOT_STARTED);
 }
 
-/* Answer by ourselves and end the connection. */
-static void
-refuse(cap_conn *c, int status, const char *reason)
+void
+cap_conn_refuse(cap_conn *c, int status, const char *reason)
 {
     char peer[64];
-    bool answered = has_answered(c);
+    bool answered = cap_conn_has_answered(c);
     cap_server_log(c->server, CAP_LOG_WARNING, NULL,
                    answered ? "Invalid HTTP request received. %s. (%s, closed: the response had begun)"
                             : "Invalid HTTP request received. %s. (%s, answered %d)",
                    reason, cap_conn_peer_text(c, peer), status);
     if (!cap_conn_open(c) || c->state >= CAP_CONN_FLUSHING)
         return; /* logging is Python */
-    answered = has_answered(c);
-    let_go(c, true);
+    answered = cap_conn_has_answered(c);
+    cap_conn_let_go(c, true);
     if (!cap_conn_open(c) || c->state >= CAP_CONN_FLUSHING)
         return;
     c->keep_alive = false;
@@ -288,7 +247,7 @@ refuse(cap_conn *c, int status, const char *reason)
                       reason);
         cap_send_simple(c, status, text, true);
     }
-    finish(c);
+    cap_conn_finish(c);
 }
 
 /* --- input --------------------------------------------------------------------------- */
@@ -328,7 +287,7 @@ cap_conn_update_reading(cap_conn *c)
         cap_conn_flush_later(c); /* what was deciphered and not read is asked for then */
     /* While the application does not read, the client is not to blame for silence. */
     if (c->state == CAP_CONN_RUNNING && !c->body_ended && want && c->server->set.timeout_request_body)
-        due_in(c, &c->due_read, c->server->set.timeout_request_body);
+        cap_conn_due_in(c, &c->due_read, c->server->set.timeout_request_body);
     else if (c->state == CAP_CONN_RUNNING && !want)
         c->due_read = 0;
     cap_reactor_watchers_changed(c->server->reactor);
@@ -339,12 +298,12 @@ static void
 next_cycle(cap_conn *c)
 {
     if (!c->keep_alive || (c->eof && c->in.len == 0 && !c->feeding)) {
-        finish(c);
+        cap_conn_finish(c);
         return;
     }
     conn_goto(c, CAP_CONN_IDLE);
     c->head_only = false;
-    due_in(c, &c->due_read, c->server->set.timeout_keep_alive);
+    cap_conn_due_in(c, &c->due_read, c->server->set.timeout_keep_alive);
     if (c->feeding)
         return; /* it goes on, and flushes at its end */
     if (c->in.len != 0) {
@@ -360,7 +319,7 @@ void
 cap_conn_response_done(cap_conn *c)
 {
     assert(c->state == CAP_CONN_RUNNING);
-    let_go(c, false);
+    cap_conn_let_go(c, false);
     if (c->state != CAP_CONN_RUNNING)
         return;
     if (c->body_ended) {
@@ -368,12 +327,12 @@ cap_conn_response_done(cap_conn *c)
     } else if (c->keep_alive) {
         conn_goto(c, CAP_CONN_DRAINING);
         c->drained = 0;
-        due_in(c, &c->due_read, c->server->set.timeout_request_body);
+        cap_conn_due_in(c, &c->due_read, c->server->set.timeout_request_body);
         if (!c->feeding)
             cap_conn_flush(c);
         cap_conn_update_reading(c);
     } else {
-        finish(c);
+        cap_conn_finish(c);
     }
 }
 
@@ -382,9 +341,9 @@ cap_conn_upgrade(cap_conn *c)
 {
     conn_goto(c, CAP_CONN_UPGRADED);
     c->keep_alive = false;
-    due_in(c, &c->due_request, 0);
+    cap_conn_due_in(c, &c->due_request, 0);
     if (c->request->ws->state == CAP_WS_OPEN) /* logging ran Python: perhaps it was closed */
-        due_in(c, &c->due_read, c->server->set.ws_ping_interval);
+        cap_conn_due_in(c, &c->due_read, c->server->set.ws_ping_interval);
     cap_conn_flush_later(c);
     if (c->eof)
         cap_websocket_eof(c);
@@ -397,11 +356,11 @@ cap_conn_session_over(cap_conn *c)
 {
     if (c->state != CAP_CONN_UPGRADED)
         return;
-    let_go(c, true);
+    cap_conn_let_go(c, true);
     if (c->state != CAP_CONN_UPGRADED)
         return;
     c->body_ended = false; /* linger: an RST could overtake our Close frame */
-    finish(c);
+    cap_conn_finish(c);
 }
 
 /* On our own port, and for us rather than for the application? */
@@ -426,7 +385,7 @@ answer_health_check(cap_conn *c, const cap_h1_head *h)
     if (c->keep_alive)
         cap_conn_response_done(c); /* its content, if there is any, is read and dropped */
     else
-        finish(c);
+        cap_conn_finish(c);
 }
 
 /* A head is complete: make the request. Its application starts when the input at
@@ -453,7 +412,7 @@ on_head(cap_conn *c, const cap_h1_head *h, const char *base, int memo)
             return;
         c->keep_alive = false;
         cap_send_simple(c, 503, "Service Unavailable", true);
-        finish(c);
+        cap_conn_finish(c);
         return;
     }
     bool websocket = cap_websocket_wanted(s, h);
@@ -473,7 +432,7 @@ on_head(cap_conn *c, const cap_h1_head *h, const char *base, int memo)
         if (c->state == CAP_CONN_RUNNING) {
             c->keep_alive = false;
             cap_send_simple(c, 500, "Internal Server Error", true);
-            finish(c);
+            cap_conn_finish(c);
         }
         return;
     }
@@ -495,14 +454,14 @@ on_head(cap_conn *c, const cap_h1_head *h, const char *base, int memo)
             }
         }
         if (c->state == CAP_CONN_RUNNING)
-            finish(c);
+            cap_conn_finish(c);
         return;
     }
     r->expects = (h->flags & CAP_H1_EXPECT_CONTINUE) != 0;
     c->request = r;
     c->starting = true;
     if (s->set.timeout_request != 0)
-        due_in(c, &c->due_request, s->set.timeout_request);
+        cap_conn_due_in(c, &c->due_request, s->set.timeout_request);
 }
 
 static void
@@ -511,7 +470,7 @@ start_request(cap_conn *c)
     c->starting = false;
     cap_request *r = c->request;
     if (!c->body_ended)
-        due_in(c, &c->due_read, c->server->set.timeout_request_body);
+        cap_conn_due_in(c, &c->due_read, c->server->set.timeout_request_body);
     Py_INCREF(r);
     cap_request_start(r);
     Py_DECREF(r);
@@ -524,16 +483,16 @@ on_body(cap_conn *c, const char *data, size_t len)
         c->drained += len;
         if (c->drained > DRAIN_MAX) {
             c->keep_alive = false;
-            finish(c);
+            cap_conn_finish(c);
             return;
         }
     } else if (c->request != NULL && cap_request_feed(c->request, data, len) < 0) {
-        refuse(c, 500, "Out of memory");
+        cap_conn_refuse(c, 500, "Out of memory");
         return;
     }
     /* What nobody reads has one time for all of it, set when DRAINING began. */
     if (c->state == CAP_CONN_RUNNING && c->server->set.timeout_request_body != 0 && !c->starting)
-        due_in(c, &c->due_read, c->server->set.timeout_request_body);
+        cap_conn_due_in(c, &c->due_read, c->server->set.timeout_request_body);
 }
 
 static void
@@ -591,7 +550,7 @@ feed_step(cap_conn *c, const char *data, size_t len, size_t *used)
     bool in_head = c->state == CAP_CONN_IDLE || c->state == CAP_CONN_READING;
     *used = 0;
     if (in_head && c->head == NULL && (c->head = cap_server_head_take(s)) == NULL) {
-        refuse(c, 500, "Out of memory");
+        cap_conn_refuse(c, 500, "Out of memory");
         return false;
     }
     if (c->state == CAP_CONN_IDLE) {
@@ -607,7 +566,7 @@ feed_step(cap_conn *c, const char *data, size_t len, size_t *used)
     case CAP_H1_MORE:
         if (c->state == CAP_CONN_IDLE && len > *used) {
             conn_goto(c, CAP_CONN_READING);
-            due_in(c, &c->due_read, s->set.timeout_request_head);
+            cap_conn_due_in(c, &c->due_read, s->set.timeout_request_head);
         }
         return false;
     case CAP_H1_HEAD:
@@ -621,7 +580,7 @@ feed_step(cap_conn *c, const char *data, size_t len, size_t *used)
         on_end(c);
         return true;
     case CAP_H1_ERROR:
-        refuse(c, out.status, out.reason);
+        cap_conn_refuse(c, out.status, out.reason);
         return false;
     }
     return false;
@@ -634,23 +593,23 @@ at_eof(cap_conn *c)
     switch (c->state) {
     case CAP_CONN_IDLE:
         if (c->in.len == 0)
-            finish(c);
+            cap_conn_finish(c);
         break; /* else: pipelined requests wait for the peer to read */
     case CAP_CONN_READING:
-        refuse(c, 400, "The connection ended in the middle of the request's head");
+        cap_conn_refuse(c, 400, "The connection ended in the middle of the request's head");
         break;
     case CAP_CONN_RUNNING:
         if (!c->body_ended)
-            refuse(c, 400, "The connection ended in the middle of the request's content");
+            cap_conn_refuse(c, 400, "The connection ended in the middle of the request's content");
         else if (c->due_eof == 0)
-            due_in(c, &c->due_eof, EOF_GRACE_MS);
+            cap_conn_due_in(c, &c->due_eof, EOF_GRACE_MS);
         break;
     case CAP_CONN_UPGRADED:
         cap_websocket_eof(c);
         break;
     case CAP_CONN_DRAINING:
         c->keep_alive = false;
-        finish(c);
+        cap_conn_finish(c);
         break;
     case CAP_CONN_LINGERING:
         cap_conn_close(c, false);
@@ -710,13 +669,13 @@ feed(cap_conn *c, const char *data, size_t len)
     cap_conn_update_reading(c);
 }
 
-static void
-on_stream_alloc(cap_stream *stream, uv_buf_t *buf)
+void
+cap_conn_on_alloc(cap_stream *stream, uv_buf_t *buf)
 {
     cap_conn *c = conn_of_stream(stream);
     /* First: as long as others keep the GIL from us the connection rests. */
     cap_reactor_enter(c->server->reactor);
-    if (!conn_take(c))
+    if (!cap_conn_take(c))
         return; /* the octets are another process's */
     buf->base = c->server->read_buffer;
     buf->len = sizeof c->server->read_buffer;
@@ -743,7 +702,7 @@ on_stream_read(cap_stream *stream, const char *data, ssize_t n)
     } else if (n == 0) {
         on_eof(c);
     } else if (c->state == CAP_CONN_LINGERING) {
-        uint64_t due = cap_server_now(c->server) + LINGER_IDLE_MS;
+        uint64_t due = cap_server_now(c->server) + CAP_LINGER_IDLE_MS;
         c->due_read = due < c->linger_end ? due : c->linger_end;
     } else if (c->state == CAP_CONN_FLUSHING) {
         ; /* dropped */
@@ -762,17 +721,17 @@ on_stream_read(cap_stream *stream, const char *data, ssize_t n)
     Py_DECREF(c);
 }
 
-static const cap_stream_events stream_events = {
-    .alloc = on_stream_alloc,
+const cap_stream_events cap_conn_stream_events = {
+    .alloc = cap_conn_on_alloc,
     .read = on_stream_read,
     .unread = on_stream_unread,
     .written = cap_conn_on_written,
-    .closed = on_stream_closed,
+    .closed = cap_conn_on_closed,
 };
 
 /* The turn's end: what was gathered leaves, and the next pipelined request begins. */
-static void
-on_turn_end(cap_deferred *d)
+void
+cap_conn_on_turn_end(cap_deferred *d)
 {
     cap_conn *c = (cap_conn *)((char *)d - offsetof(cap_conn, deferred));
     if (cap_conn_open(c) && !cap_server_loop_gone(c->server)) {
@@ -789,327 +748,4 @@ on_turn_end(cap_deferred *d)
         cap_conn_rest(c);
     }
     Py_DECREF(c); /* the queue's */
-}
-
-/* due_request is over. */
-static void
-request_too_long(cap_conn *c)
-{
-    cap_request *r = (cap_request *)Py_NewRef((PyObject *)c->request);
-    PyObject *name = cap_request_name(r);
-    PyErr_Clear();
-    cap_server_log(c->server, CAP_LOG_ERROR, NULL, "Request timed out, its task is cancelled: %S.",
-                   name != NULL ? name : Py_None);
-    Py_XDECREF(name);
-    if (c->request == r && c->state == CAP_CONN_RUNNING) {
-        bool answered = has_answered(c);
-        let_go(c, true);
-        if (c->state == CAP_CONN_RUNNING) {
-            c->keep_alive = false;
-            if (!answered)
-                cap_send_simple(c, 504, "Gateway Timeout", true);
-            finish(c);
-        }
-    }
-    cap_request_cancel(r);
-    Py_DECREF(r);
-}
-
-/* Has the peer sent something that we have not read yet? */
-static bool
-input_waits(const cap_conn *c)
-{
-    char octet;
-    return c->reading && recv(cap_stream_fd(c->io), &octet, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
-}
-
-/* due_read is over. */
-static void
-read_too_long(cap_conn *c)
-{
-    switch (c->state) {
-    case CAP_CONN_UPGRADED:
-        cap_websocket_on_timer(c);
-        break;
-    case CAP_CONN_READING:
-        refuse(c, 408, "The request's head did not arrive in time");
-        break;
-    case CAP_CONN_RUNNING:
-        if (c->body_ended)
-            break;
-        if (c->request != NULL && c->request->expects) /* it waits for our 100 (Continue) */
-            due_in(c, &c->due_read, c->server->set.timeout_request_body);
-        else
-            refuse(c, 408, "The request's content did not arrive in time");
-        break;
-    case CAP_CONN_IDLE:
-        /* While it takes the last response, the client is not idle: due_send is for that. */
-        if (c->server->shutting_down)
-            finish(c);
-        else if (cap_conn_unsent(c) != 0)
-            due_in(c, &c->due_read, c->server->set.timeout_keep_alive);
-        else if (input_waits(c))
-            due_in(c, &c->due_read, CAP_WHEEL_TICK_MS); /* it is we who were late */
-        else
-            cap_conn_close(c, false);
-        break;
-    case CAP_CONN_DRAINING:
-        c->keep_alive = false;
-        finish(c);
-        break;
-    case CAP_CONN_FLUSHING:
-        break;
-    default:
-        cap_conn_close(c, false);
-        break;
-    }
-}
-
-void
-cap_conn_on_timer(cap_wheel_node *node)
-{
-    cap_conn *c = (cap_conn *)((char *)node - offsetof(cap_conn, timer));
-    cap_server *s = c->server;
-    uint64_t now = cap_server_now(s);
-    if (!cap_conn_open(c))
-        return;
-    if (!conn_take(c)) {
-        cap_conn_close(c, false);
-        return;
-    }
-    Py_INCREF(c);
-    if (c->due_eof != 0 && now >= c->due_eof) {
-        c->due_eof = 0;
-        if (c->request != NULL)
-            cap_request_tell_disconnect(c->request);
-    }
-    if (c->due_send != 0 && now >= c->due_send) {
-        size_t unsent = cap_conn_unsent(c);
-        if (unsent < c->send_mark) {
-            c->send_mark = unsent;
-            c->due_send = now + s->set.timeout_send;
-        } else {
-            char peer[64];
-            cap_server_log(s, CAP_LOG_WARNING, NULL,
-                           "Closed a connection that took none of its response in time. (%s)",
-                           cap_conn_peer_text(c, peer));
-            cap_conn_close(c, true);
-        }
-    }
-    if (cap_conn_open(c) && c->due_request != 0 && now >= c->due_request) {
-        c->due_request = 0;
-        if (c->request != NULL)
-            request_too_long(c);
-    }
-    if (cap_conn_open(c) && c->due_read != 0 && now >= c->due_read) {
-        c->due_read = 0;
-        read_too_long(c);
-    }
-    cap_conn_rearm(c);
-    cap_conn_rest(c);
-    Py_DECREF(c);
-}
-
-void
-cap_conn_shutdown(cap_conn *c, uint64_t grace)
-{
-    if (!conn_take(c)) {
-        cap_conn_close(c, false);
-        return;
-    }
-    uint64_t now = cap_server_now(c->server), due = now + grace;
-    switch (c->state) {
-    case CAP_CONN_UPGRADED:
-        cap_websocket_shutdown(c);
-        break;
-    case CAP_CONN_IDLE:
-        if (grace == 0) {
-            finish(c);
-        } else if (c->due_read == 0 || c->due_read > due) {
-            c->due_read = due;
-            cap_conn_rearm(c);
-        }
-        break;
-    case CAP_CONN_DRAINING: /* it has its response, and there will not be another */
-        c->keep_alive = false;
-        finish(c);
-        break;
-    case CAP_CONN_LINGERING:
-        if (c->linger_end > now + LINGER_IDLE_MS)
-            c->linger_end = now + LINGER_IDLE_MS;
-        break;
-    default:
-        break;
-    }
-    cap_conn_rest(c);
-}
-
-/* When it began to be idle, in ms; only to be compared with others. */
-static uint64_t
-idle_since(const cap_conn *c)
-{
-    const cap_server_settings *set = &c->server->set;
-    uint64_t timeout = c->used ? set->timeout_keep_alive : set->timeout_first_byte;
-    return c->due_read > timeout ? c->due_read - timeout : 0;
-}
-
-cap_conn *
-cap_conn_longest_idle(cap_server *s)
-{
-    cap_conn *longest = NULL;
-    for (cap_conn *c = s->first; c != NULL; c = c->next)
-        if (c->state == CAP_CONN_IDLE && c->in.len == 0 && cap_conn_unsent(c) == 0 &&
-            (longest == NULL || idle_since(c) < idle_since(longest)))
-            longest = c;
-    return longest;
-}
-
-/* --- beginning ------------------------------------------------------------------------- */
-
-/* TLS between the socket and us. */
-static int
-begin_tls(cap_conn *c)
-{
-    cap_server *s = c->server;
-    cap_stream_tls *t = cap_malloc(sizeof *t);
-    if (t == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    PyObject *context = Py_NewRef(s->ssl_context);
-    int rc = cap_stream_tls_open(t, s->reactor, &c->stream.base, context, &stream_events, c);
-    Py_DECREF(context);
-    if (rc < 0) {
-        cap_free(t);
-        return -1;
-    }
-    c->stream.base.on = &cap_tls_inner_events;
-    c->stream.base.owner = t;
-    c->tls = t;
-    c->io = &t->base;
-    return 0;
-}
-
-/* In front of TLS and HTTP: what a trusted proxy says of its client. */
-static void
-on_proxy_read(cap_stream *stream, const char *data, ssize_t n)
-{
-    cap_conn *c = stream->owner;
-    cap_reactor_enter(c->server->reactor);
-    if (!cap_conn_open(c))
-        return;
-    Py_INCREF(c);
-    if (cap_server_loop_gone(c->server)) {
-        cap_conn_close(c, false);
-    } else if (c->state == CAP_CONN_IDLE && cap_conn_proxy_feed(c, data, n) > 0) {
-        cap_buffer rest = c->in;
-        c->in = (cap_buffer){0};
-        stream->on = &stream_events;
-        if (c->server->ssl_context != NULL && begin_tls(c) < 0) {
-            PyErr_WriteUnraisable((PyObject *)c->server);
-            cap_conn_close(c, true);
-        } else {
-            if (c->tls != NULL && cap_stream_read_start(c->io) < 0)
-                cap_conn_close(c, true);
-            if (rest.len != 0 && cap_conn_open(c))
-                stream->on->read(stream, rest.data, (ssize_t)rest.len);
-        }
-        cap_buffer_free(&rest);
-    } else if (n <= 0) {
-        cap_conn_close(c, false);
-    }
-    cap_conn_rest(c);
-    Py_DECREF(c);
-}
-
-static const cap_stream_events proxy_events = {
-    .alloc = on_stream_alloc,
-    .read = on_proxy_read,
-    .written = cap_conn_on_written,
-    .closed = on_stream_closed,
-};
-
-/* What another process knows of it. */
-static void
-adopt(cap_conn *c, const cap_handover *h)
-{
-    c->adopted = true;
-    c->used = (h->flags & CAP_HANDOVER_USED) != 0;
-    if ((h->flags & CAP_HANDOVER_PROXIED) != 0 && cap_conn_set_origin(c, &h->origin) < 0) {
-        PyErr_WriteUnraisable((PyObject *)c->server);
-        cap_conn_close(c, true);
-    }
-}
-
-/* `address` or NULL, `h` for one that comes from another process, or NULL. */
-static void
-begin(cap_server *s, int fd, bool unix_socket, PyObject *address, const cap_handover *h)
-{
-    cap_conn *c = PyObject_GC_New(cap_conn, s->st->type.Connection);
-    if (c == NULL) {
-        close(fd);
-        PyErr_WriteUnraisable((PyObject *)s);
-        return;
-    }
-    memset((char *)c + offsetof(cap_conn, st), 0, sizeof *c - offsetof(cap_conn, st));
-    cap_count.connections++;
-    c->st = s->st;
-    c->server = (cap_server *)Py_NewRef((PyObject *)s);
-    c->memo = -1;
-    c->state = CAP_CONN_IDLE;
-    c->body_ended = true;
-    c->deferred.run = on_turn_end;
-    c->unix_socket = unix_socket;
-    c->address = Py_XNewRef(address);
-    cap_h1_init(&c->parser, &s->set.limits);
-    if (s->closed || cap_server_loop_gone(s)) { /* making it may have run Python */
-        c->state = CAP_CONN_CLOSED;
-        close(fd);
-        PyObject_GC_Track(c);
-        Py_DECREF(c);
-        return;
-    }
-    list_last(c);
-    PyObject_GC_Track(c);
-
-    /* From here the handle exists, and its close callback gives the reference back. */
-    c->io = &c->stream.base;
-    int rc = cap_stream_uv_open(&c->stream, s->reactor->uv, fd, c->unix_socket, &stream_events, c);
-    cap_count.uv_handles++;
-    if (rc < 0) {
-        close(fd);
-        cap_conn_close(c, false);
-        return;
-    }
-    if (s->rescue != NULL)
-        c->claim = cap_claims_get(&s->rescue->claims, fd);
-    if (h != NULL && (h->flags & CAP_HANDOVER_FRESH) == 0) {
-        adopt(c, h);
-    } else if (s->proxy_protocol != NULL && cap_conn_proxy_wanted(c)) {
-        c->stream.base.on = &proxy_events;
-    } else if (s->ssl_context != NULL && cap_conn_open(c) && begin_tls(c) < 0) {
-        PyErr_WriteUnraisable((PyObject *)s);
-        cap_conn_close(c, true);
-    }
-    if (!cap_conn_open(c)) /* asking ran Python */
-        return;
-    due_in(c, &c->due_read, c->used ? s->set.timeout_keep_alive : s->set.timeout_first_byte);
-    cap_conn_update_reading(c);
-    cap_conn_rest(c);
-}
-
-void
-cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
-{
-    begin(s, fd, l->listener.family == AF_UNIX, l->address, NULL);
-}
-
-void
-cap_conn_adopt(cap_server *s, int fd, const cap_handover *h)
-{
-    PyObject *address = cap_server_bound_address(fd);
-    if (address == NULL && PyErr_Occurred())
-        PyErr_WriteUnraisable((PyObject *)s);
-    begin(s, fd, address != NULL, address, h);
-    Py_XDECREF(address);
 }

@@ -145,6 +145,33 @@ PyObject *cap_conn_server_address(cap_conn *c);
 /* "127.0.0.1:4711" for log lines. `out` has room for 64 octets. */
 const char *cap_conn_peer_text(cap_conn *c, char out[64]);
 
+/* --- between the files of a connection ------------------------------------------ */
+
+/* After the response of a connection that ends, input is dropped for so long at
+   most, so that the response is not lost to an RST (RFC 9112 9.6). */
+#define CAP_LINGER_IDLE_MS 2000
+
+/* What its stream calls; by these it is told from one that a PROXY header still precedes. */
+extern const cap_stream_events cap_conn_stream_events;
+void cap_conn_on_alloc(cap_stream *stream, uv_buf_t *buf);
+void cap_conn_on_closed(cap_stream *stream);
+/* Its deferred work. */
+void cap_conn_on_turn_end(cap_deferred *d);
+/* Before anything is done with a connection that may rest. False: it is not ours any more. */
+bool cap_conn_take(cap_conn *c);
+/* One of its due_* in `timeout` ms; 0: never. */
+void cap_conn_due_in(cap_conn *c, uint64_t *due, uint64_t timeout);
+/* Into the server's list, at the end. */
+void cap_conn_list_last(cap_conn *c);
+/* The request has nothing to do with this connection any more. */
+void cap_conn_let_go(cap_conn *c, bool disconnected);
+/* Has the client got a response, or a part of one, to what we are reading? */
+bool cap_conn_has_answered(const cap_conn *c);
+/* All is said: send what is left, then end. */
+void cap_conn_finish(cap_conn *c);
+/* Answer by ourselves with this status, log the reason, and end the connection. */
+void cap_conn_refuse(cap_conn *c, int status, const char *reason);
+
 static inline bool
 cap_conn_open(const cap_conn *c)
 {
