@@ -33,6 +33,7 @@ class ConfigArguments(TypedDict, total=False):
     preload: bool
     threads: int | None
     native_threads: bool
+    gc_freeze: bool
     timeout: float
     block_warn: float
     rescue: bool

@@ -171,6 +171,8 @@ class Config:
         """What systemd says and is told, when the process is this server's."""
         self.inherited = False
         """Are the sockets systemd's? Then they are in the place of the addresses."""
+        self.owns_process = False
+        """Of the command and run(): nothing else lives in this process."""
         self.supervisor: Any = None
         self.start_folder: str | None = None
         self.config_file: str | None = None

@@ -45,6 +45,7 @@ def run_config(config: Config, remake: Callable[[], Config] | None = None) -> No
     except process.ProcessError as exc:
         logger.error("%s", exc)
         sys.exit(USAGE_FAILURE)
+    config.owns_process = True
     server = Server(config=config)
     if config.use_workers and not config.should_reload:
         from capicorn.supervisors.command import run_workers
@@ -100,6 +101,7 @@ def _remake(remake: Callable[[], Config] | None) -> Callable[[], tuple[Config, C
         config = remake()
         if reason := config.refused():
             raise ValueError(reason)
+        config.owns_process = True
         return config, Server(config=config).run
 
     return again

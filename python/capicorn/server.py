@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import os
 import random
@@ -208,6 +209,9 @@ class Server:
         await self._unless_forced(self.lifespan.startup())
         if self.lifespan.should_exit or self.force_exit:
             sys.exit(STARTUP_FAILURE)
+        if self.config.gc_freeze and self.config.owns_process:
+            gc.collect()
+            gc.freeze()  # the application's modules and what it has set up are there to stay
         http = self._make_http()
         self.server_state.replace(http)
         self.server_state.default_headers = self.config.encoded_headers

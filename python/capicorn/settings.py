@@ -153,6 +153,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("native_threads", ("--native-threads", "--no-native-threads"), "switch", True,
             "Run them in threads of Capicorn's own, which a call reaches in less time than AnyIO's and those of the"
             " standard library's executor; not in another event loop.", "Workers"),
+    Setting("gc_freeze", ("--gc-freeze", "--no-gc-freeze"), "switch", True,
+            "Leave what exists when the application has started out of later garbage collections (gc.freeze), which"
+            " makes them short. Only of the command and run().", "Workers"),
     Setting("timeout", ("--timeout", "-t"), "float", 0.0,
             "Seconds for which a worker's event loop may stand still before the worker is killed and replaced; 0:"
             " for ever. Importing and the application's start do not count.", "Workers", minimum=0),
