@@ -119,6 +119,7 @@ class Config:
         preload: bool
         threads: int | None
         native_threads: bool
+        gc_freeze: bool
         timeout: float
         max_worker_memory: int | None
         block_warn: float
