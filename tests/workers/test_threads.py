@@ -48,10 +48,11 @@ def test_calls_that_run_and_calls_that_wait_are_counted(caplog: pytest.LogCaptur
         assert not caplog.records
         pool.look(100 + FULL)
         assert "3 calls of synchronous code wait for a thread" in caplog.text
+        once = len(caplog.records)  # other tests of this process may have set up logging
         pool.look(100 + FULL + 1)
-        assert len(caplog.records) == 1
+        assert len(caplog.records) == once
         pool.look(100 + FULL + SAY_AGAIN)
-        assert len(caplog.records) == 2
+        assert len(caplog.records) == 2 * once
         go.set()
         running.wait(10)
         await asyncio.gather(*calls)
