@@ -5,15 +5,85 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* ---- congestion control between programs of one machine ---- */
+
+#ifdef TCP_CONGESTION
+static bool
+is_loopback(const struct sockaddr_storage *addr)
+{
+    if (addr->ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)addr;
+        return ntohl(in->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    }
+    if (addr->ss_family == AF_INET6) {
+        const struct in6_addr *in6 = &((const struct sockaddr_in6 *)addr)->sin6_addr;
+        return IN6_IS_ADDR_LOOPBACK(in6) ||
+               (IN6_IS_ADDR_V4MAPPED(in6) && in6->s6_addr[12] == IN_LOOPBACKNET);
+    }
+    return false;
+}
+
+static bool
+is_any(const struct sockaddr_storage *addr)
+{
+    if (addr->ss_family == AF_INET)
+        return ((const struct sockaddr_in *)addr)->sin_addr.s_addr == htonl(INADDR_ANY);
+    return addr->ss_family == AF_INET6 &&
+           IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)addr)->sin6_addr);
+}
+
+static void
+do_not_pace(int fd)
+{
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4); /* every Linux has it */
+}
+
+/* A model of the path, as BBR makes one, only costs where there is no path: pacing puts a
+   timer between segments that nothing delays. Measured with bodies of 1 MiB to a client on
+   the same machine: half the processor time. Accepted sockets inherit what is set here. */
+static void
+mind_loopback(cap_listener *l, const struct sockaddr_storage *addr)
+{
+    char name[16] = "";
+    socklen_t len = sizeof name - 1;
+    l->asks_peer = false;
+    if (getsockopt(l->fd, IPPROTO_TCP, TCP_CONGESTION, name, &len) < 0 ||
+        strcmp(name, "cubic") == 0 || strcmp(name, "reno") == 0)
+        return;
+    if (is_loopback(addr))
+        do_not_pace(l->fd);
+    else
+        l->asks_peer = is_any(addr);
+}
+#else
+static void
+mind_loopback(cap_listener *l, const struct sockaddr_storage *addr)
+{
+    (void)addr;
+    l->asks_peer = false;
+}
+#endif
+
+/* ---- accepting ---- */
+
 static int
-accept_one(int listening)
+accept_one(const cap_listener *l)
 {
 #ifdef __linux__
-    return accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (!l->asks_peer)
+        return accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof peer;
+    int fd = accept4(l->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0 && is_loopback(&peer))
+        do_not_pace(fd);
+    return fd;
 #else
+    int listening = l->fd;
     int fd = accept(listening, NULL, NULL);
     if (fd >= 0 && (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ||
                     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)) {
@@ -96,7 +166,7 @@ on_readable(uv_poll_t *poll, int status, int events)
     for (int i = 0; i < CAP_ACCEPT_BATCH && !l->closing; i++) {
         if (i > 0 && leave_to_siblings(l))
             return;
-        int fd = accept_one(l->fd);
+        int fd = accept_one(l);
         if (fd >= 0) {
             l->on->accepted(l, fd);
             continue;
@@ -148,6 +218,7 @@ cap_listener_start(cap_listener *l, uv_loop_t *loop, int fd, const cap_listener_
         int yes = 1;
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     }
+    mind_loopback(l, &addr);
     int rc = uv_poll_init(loop, &l->poll, fd);
     if (rc < 0)
         return rc;
@@ -173,7 +244,7 @@ void
 cap_listener_take_waiting(cap_listener *l)
 {
     while (!l->closing) {
-        int fd = accept_one(l->fd);
+        int fd = accept_one(l);
         if (fd >= 0)
             l->on->accepted(l, fd);
         else if (errno != EINTR && errno != ECONNABORTED)

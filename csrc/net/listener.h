@@ -47,6 +47,7 @@ struct cap_listener {
     unsigned char held;     /* times that this connection was left to siblings */
     unsigned char patience;
     bool closing;
+    bool asks_peer;         /* who connects from this machine gets another congestion control */
 };
 
 /* Begin to accept from `fd`, which listens. 0, or UV_E...: then nothing is left to

@@ -9,14 +9,16 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.arrival.app import app
 from tests.harness.client import Client
 from tests.harness.process import ServerProcess
+from tests.harness.thread import ThreadServer
 
 pytestmark = pytest.mark.ours
 APP = "tests.arrival.app:app"
@@ -252,3 +254,70 @@ def test_a_server_inside_another_program_says_nothing(launch: Launch, notified: 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         probe.sendto(b"END", path)
     assert wait("") == "END"
+
+
+# ---------------------------------------------------------------- congestion control
+
+
+def modelling() -> str | None:
+    """A congestion control of this kernel that is neither reno nor cubic."""
+    try:
+        names = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+    except OSError:
+        return None
+    return next((name for name in names if name not in ("reno", "cubic")), None)
+
+
+def congestion_controls(sockets: Iterable[socket.socket]) -> set[str]:
+    found = (s.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) for s in sockets)
+    return {name.rstrip(b"\0").decode() for name in found}
+
+
+def connections_of_this_process(port: int) -> list[socket.socket]:
+    """Copies of the sockets whose own port is `port` and that are connected."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        if not os.path.exists(f"/proc/self/fd/{name}"):
+            continue  # that of listdir()
+        if not stat.S_ISSOCK(os.stat(f"/proc/self/fd/{name}").st_mode):
+            continue
+        copy = socket.socket(fileno=os.dup(int(name)))
+        try:
+            copy.getpeername()
+            ours = copy.getsockname()[1] == port
+        except (OSError, IndexError):
+            ours = False
+        if ours:
+            found.append(copy)
+        else:
+            copy.close()
+    return found
+
+
+@pytest.mark.skipif(modelling() is None, reason="this kernel has only reno and cubic")
+@pytest.mark.parametrize(
+    ("family", "bound", "connected"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET, "0.0.0.0", "127.0.0.1"),
+        (socket.AF_INET6, "::1", "::1"),
+        (socket.AF_INET6, "::", "::1"),
+        (socket.AF_INET6, "::", "127.0.0.1"),
+    ],
+)
+def test_who_connects_on_this_machine_is_not_paced(family: int, bound: str, connected: str) -> None:
+    with socket.socket(family) as listening:
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, str(modelling()).encode())
+        listening.bind((bound, 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        with ThreadServer(app, fd=listening.fileno()), Client((connected, port)) as client:
+            assert client.get("/x").response().status == 200
+            accepted = connections_of_this_process(port)
+            try:
+                assert congestion_controls(accepted) == {"reno"}
+            finally:
+                for s in accepted:
+                    s.close()
