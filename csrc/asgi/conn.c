@@ -4,7 +4,6 @@
 #include <assert.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "asgi/scope.h"
@@ -140,12 +139,13 @@ cap_conn_close(cap_conn *c, bool reset)
     bool ours = cap_conn_take(c);
     conn_goto(c, CAP_CONN_CLOSING);
     cap_wheel_cancel(&c->server->wheel, &c->timer);
-    if (ours && c->adopted && c->tls == NULL)
-        (void)shutdown(cap_stream_fd(c->io), SHUT_RDWR); /* others may close it much later */
     if (c->claim != NULL)
         cap_claim_drop(c->claim);
     c->claim = NULL;
-    cap_stream_close(c->io, reset && ours);
+    unsigned how = reset ? CAP_CLOSE_RESET : 0;
+    if (c->adopted || atomic_load_explicit(&cap_has_forked, memory_order_relaxed))
+        how |= CAP_CLOSE_SHARED;
+    cap_stream_close(c->io, ours ? how : 0);
     cap_conn_let_go(c, true); /* first: what follows may run Python, which may still send */
     cap_reactor_watchers_changed(c->server->reactor);
     Py_DECREF(c);

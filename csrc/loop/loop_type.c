@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 unsigned cap_forks;
+_Atomic bool cap_has_forked;
 
 /* ---- life ---- */
 
@@ -367,9 +368,16 @@ static PyType_Spec loop_spec = {
 };
 
 static void
-count_fork(void)
+after_fork_in_parent(void)
+{
+    atomic_store(&cap_has_forked, true);
+}
+
+static void
+after_fork_in_child(void)
 {
     cap_forks++;
+    atomic_store(&cap_has_forked, false);
 }
 
 bool
@@ -382,7 +390,7 @@ int
 cap_loop_type_init(PyObject *module, cap_state *st)
 {
     static bool counting; /* once for the process: it cannot be taken back */
-    if (!counting && pthread_atfork(NULL, NULL, count_fork) != 0) {
+    if (!counting && pthread_atfork(NULL, after_fork_in_parent, after_fork_in_child) != 0) {
         PyErr_NoMemory();
         return -1;
     }

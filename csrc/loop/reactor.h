@@ -99,4 +99,7 @@ PyObject *cap_task_start(cap_reactor *r, PyObject *coro, PyObject *context);
    out of run_forever instead, at the end of what runs now. May run Python. */
 void cap_reactor_report(cap_reactor *r, const char *message);
 
+/* This process has forked: a child of the application may hold our sockets open. */
+extern _Atomic bool cap_has_forked;
+
 #endif

@@ -386,13 +386,13 @@ op_shut_write(cap_stream *s)
 }
 
 static void
-op_close(cap_stream *s, bool reset)
+op_close(cap_stream *s, unsigned how)
 {
     cap_stream_tls *t = self_of(s);
-    if (!reset)
+    if ((how & CAP_CLOSE_RESET) == 0)
         notify(t);
     t->stage = BROKEN;
-    cap_stream_close(t->inner, reset);
+    cap_stream_close(t->inner, how);
 }
 
 static const cap_stream_ops tls_ops = {

@@ -40,7 +40,7 @@ typedef struct cap_stream_ops {
     int (*write)(cap_stream *s, const uv_buf_t *bufs, unsigned n, void *token);
     size_t (*unwritten)(const cap_stream *s);
     int (*shut_write)(cap_stream *s);
-    void (*close)(cap_stream *s, bool reset);
+    void (*close)(cap_stream *s, unsigned how);
     int (*fd)(const cap_stream *s);
 } cap_stream_ops;
 
@@ -97,11 +97,13 @@ cap_stream_shut_write(cap_stream *s)
     return s->ops->shut_write(s);
 }
 /* Once. What is queued is dropped (its `written` is called with UV_ECANCELED
-   before `closed`). reset: the peer gets an RST where there is such a thing. */
+   before `closed`). `how` is a sum of these. */
+#define CAP_CLOSE_RESET 1 /* the peer gets an RST where there is such a thing */
+#define CAP_CLOSE_SHARED 2 /* other processes may have it open: the connection ends for them, too */
 static inline void
-cap_stream_close(cap_stream *s, bool reset)
+cap_stream_close(cap_stream *s, unsigned how)
 {
-    s->ops->close(s, reset);
+    s->ops->close(s, how);
 }
 /* The descriptor, -1 when there is none. Still the stream's. */
 static inline int

@@ -116,15 +116,20 @@ on_close(uv_handle_t *handle)
 }
 
 static void
-op_close(cap_stream *s, bool reset)
+op_close(cap_stream *s, unsigned how)
 {
     uv_handle_t *handle = &self_of(s)->h.handle;
     assert(!uv_is_closing(handle));
-    if (reset && handle->type == UV_TCP) {
-        int fd = op_fd(s);
+    int fd = how != 0 ? op_fd(s) : -1;
+    bool reset = (how & CAP_CLOSE_RESET) != 0 && handle->type == UV_TCP;
+    if (fd >= 0 && reset) {
         struct linger now = {.l_onoff = 1, .l_linger = 0};
-        if (fd >= 0)
-            (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    }
+    if (fd >= 0 && (how & CAP_CLOSE_SHARED) != 0) {
+        struct sockaddr none = {.sa_family = AF_UNSPEC};
+        if (!reset || connect(fd, &none, sizeof none) < 0) /* Linux sends an RST then */
+            (void)shutdown(fd, SHUT_RDWR);
     }
     uv_close(handle, on_close);
 }

@@ -340,13 +340,12 @@ end_doze(cap_guard *g, watch *w, uint64_t now)
     w->due = g->set.warn != 0 ? now + g->set.warn : FOREVER;
 }
 
-/* Read what woke us; false: it is the end. */
-static bool
+/* Read what woke us. */
+static void
 drain(int fd)
 {
     char octets[64];
-    ssize_t n = read(fd, octets, sizeof octets);
-    return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+    (void)!read(fd, octets, sizeof octets);
 }
 
 static void *
@@ -368,7 +367,9 @@ guard(void *arg)
         if (poll(p, n + 1, wait) < 0)
             for (size_t i = 0; i <= n; i++)
                 p[i].revents = 0;
-        if (p[0].revents != 0 && !drain(g->wake[0]))
+        if (p[0].revents != 0)
+            drain(g->wake[0]);
+        if (atomic_load(&g->ending))
             break;
         now = cap_board_now();
         cap_responder_serve(&responder, p + 1, n, now);
@@ -410,6 +411,7 @@ cap_guard_start(cap_guard *g, const cap_guard_config *config)
 {
     g->set = *config;
     g->stopping = g->reporting = false;
+    atomic_store(&g->ending, false);
     g->beat = config->worker != NULL ? &config->worker->beat : &g->own_beat;
     int rc = pthread_mutex_init(&g->lock, NULL);
     if (rc != 0)
@@ -440,11 +442,14 @@ cap_guard_stop(cap_guard *g)
         return;
     bool ours = g->pid == getpid();
     g->pid = 0;
-    close(g->wake[1]); /* the other end hangs up */
     if (ours) {
+        /* Not by closing our end: a process that the application forked may hold it open. */
+        atomic_store(&g->ending, true);
+        (void)!write(g->wake[1], "", 1);
         pthread_join(g->thread, NULL);
         pthread_cond_destroy(&g->changed);
         pthread_mutex_destroy(&g->lock);
     }
     close(g->wake[0]);
+    close(g->wake[1]);
 }

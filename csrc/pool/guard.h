@@ -67,8 +67,9 @@ struct cap_guard {
 
     pthread_t thread;
     pid_t pid;             /* where the thread runs; 0: it does not */
-    int wake[2];           /* a pipe: ends the guard's poll. An octet: the loop wakes it from
-                              its doze; the end: stop */
+    int wake[2];           /* a pipe: an octet ends the guard's poll: the loop wakes it from its
+                              doze, or it has to look at `ending` */
+    _Atomic bool ending;
 
     /* The reporter; under the lock. */
     pthread_mutex_t lock;
