@@ -38,6 +38,7 @@ conn_goto(cap_conn *c, cap_conn_state to)
 {
     assert(allowed[c->state] & (1u << to));
     assert(!c->rests);
+    assert(c->work != c->server->no_work || to == CAP_CONN_FLUSHING || to >= CAP_CONN_CLOSING);
     (void)allowed; /* without assertions it is documentation */
     c->state = (uint8_t)to;
 }
@@ -53,9 +54,12 @@ conn_of_stream(cap_stream *s)
 void
 cap_conn_rest(cap_conn *c)
 {
-    if (c->claim == NULL || c->rests || c->state != CAP_CONN_IDLE || !c->reading || c->in.len != 0 ||
-        c->feeding || c->tls != NULL || c->stream.base.on != &cap_conn_stream_events ||
-        cap_conn_unsent(c) != 0)
+    if (c->state != CAP_CONN_IDLE || !c->reading || c->feeding || !cap_conn_work_done(c) ||
+        cap_stream_unwritten(c->io) != 0)
+        return;
+    cap_conn_work_give(c);
+    if (c->claim == NULL || c->rests || c->tls != NULL ||
+        c->stream.base.on != &cap_conn_stream_events)
         return;
     c->claim->flags = (c->unix_socket ? CAP_HANDOVER_UNIX : 0) | (c->used ? CAP_HANDOVER_USED : 0);
     c->claim->origin = c->origin;
@@ -110,9 +114,9 @@ cap_conn_list_last(cap_conn *c)
 static void
 release_head(cap_conn *c)
 {
-    if (c->head != NULL) {
-        cap_server_head_give(c->server, c->head);
-        c->head = NULL;
+    if (c->work->head != NULL) {
+        cap_server_head_give(c->server, c->work->head);
+        c->work->head = NULL;
     }
 }
 
@@ -124,8 +128,8 @@ cap_conn_let_go(cap_conn *c, bool disconnected)
         return;
     c->request = NULL;
     c->starting = false;
-    c->due_request = 0;
-    c->due_eof = 0;
+    c->work->due_request = 0;
+    c->work->due_eof = 0;
     cap_request_detach(r, disconnected);
     Py_DECREF(r);
 }
@@ -159,9 +163,8 @@ cap_conn_on_closed(cap_stream *stream)
     cap_count.uv_handles--;
     conn_goto(c, CAP_CONN_CLOSED);
     unlist(c);
-    release_head(c);
-    cap_buffer_free(&c->in);
-    cap_buffer_free(&c->out);
+    if (!c->work->deferred.queued) /* else: at the turn's end */
+        cap_conn_work_give(c);
     if (c->tls != NULL) {
         cap_stream_tls *t = c->tls;
         c->tls = NULL;
@@ -188,15 +191,16 @@ cap_conn_sent_all(cap_conn *c)
     assert(c->state == CAP_CONN_FLUSHING);
     /* Closing a socket with unread input sends an RST, which may overtake the response:
        so our side is shut first, and what still comes is dropped for a while. */
-    bool quiet = c->body_ended && c->in.len == 0 && !c->feeding;
+    bool quiet = c->body_ended && c->work->in.len == 0 && !c->feeding;
     if (c->eof || quiet || cap_stream_shut_write(c->io) < 0) {
         cap_conn_close(c, false);
         return;
     }
     conn_goto(c, CAP_CONN_LINGERING);
     if (!c->feeding)
-        cap_buffer_free(&c->in);
-    c->linger_end = cap_server_now(c->server) + LINGER_MAX_MS;
+        cap_buffer_free(&c->work->in);
+    assert(c->work != c->server->no_work);
+    c->work->linger_end = cap_server_now(c->server) + LINGER_MAX_MS;
     cap_conn_due_in(c, &c->due_read, CAP_LINGER_IDLE_MS);
     cap_conn_update_reading(c);
 }
@@ -261,15 +265,15 @@ cap_conn_update_reading(cap_conn *c)
     switch (c->state) {
     case CAP_CONN_RUNNING:
         if (c->body_ended || c->request == NULL)
-            want = want && c->in.len < CAP_HIGH_WATER;
+            want = want && c->work->in.len < CAP_HIGH_WATER;
         else
             want = want && cap_request_queued(c->request) < CAP_HIGH_WATER;
         break;
     case CAP_CONN_UPGRADED:
-        want = want && cap_websocket_wants_input(c->request) && c->in.len < CAP_HIGH_WATER;
+        want = want && cap_websocket_wants_input(c->request) && c->work->in.len < CAP_HIGH_WATER;
         break;
     case CAP_CONN_IDLE:
-        want = want && c->in.len < CAP_HIGH_WATER;
+        want = want && c->work->in.len < CAP_HIGH_WATER;
         break;
     default: /* READING: the parser's limits are the bound */
         break;
@@ -297,7 +301,7 @@ cap_conn_update_reading(cap_conn *c)
 static void
 next_cycle(cap_conn *c)
 {
-    if (!c->keep_alive || (c->eof && c->in.len == 0 && !c->feeding)) {
+    if (!c->keep_alive || (c->eof && c->work->in.len == 0 && !c->feeding)) {
         cap_conn_finish(c);
         return;
     }
@@ -306,7 +310,7 @@ next_cycle(cap_conn *c)
     cap_conn_due_in(c, &c->due_read, c->server->set.timeout_keep_alive);
     if (c->feeding)
         return; /* it goes on, and flushes at its end */
-    if (c->in.len != 0) {
+    if (c->work->in.len != 0) {
         cap_conn_flush_later(c);
         return;
     }
@@ -326,7 +330,7 @@ cap_conn_response_done(cap_conn *c)
         next_cycle(c);
     } else if (c->keep_alive) {
         conn_goto(c, CAP_CONN_DRAINING);
-        c->drained = 0;
+        c->work->drained = 0;
         cap_conn_due_in(c, &c->due_read, c->server->set.timeout_request_body);
         if (!c->feeding)
             cap_conn_flush(c);
@@ -341,7 +345,7 @@ cap_conn_upgrade(cap_conn *c)
 {
     conn_goto(c, CAP_CONN_UPGRADED);
     c->keep_alive = false;
-    cap_conn_due_in(c, &c->due_request, 0);
+    cap_conn_due_in(c, &c->work->due_request, 0);
     if (c->request->ws->state == CAP_WS_OPEN) /* logging ran Python: perhaps it was closed */
         cap_conn_due_in(c, &c->due_read, c->server->set.ws_ping_interval);
     cap_conn_flush_later(c);
@@ -461,7 +465,7 @@ on_head(cap_conn *c, const cap_h1_head *h, const char *base, int memo)
     c->request = r;
     c->starting = true;
     if (s->set.timeout_request != 0)
-        cap_conn_due_in(c, &c->due_request, s->set.timeout_request);
+        cap_conn_due_in(c, &c->work->due_request, s->set.timeout_request);
 }
 
 static void
@@ -480,8 +484,8 @@ static void
 on_body(cap_conn *c, const char *data, size_t len)
 {
     if (c->state == CAP_CONN_DRAINING) {
-        c->drained += len;
-        if (c->drained > DRAIN_MAX) {
+        c->work->drained += len;
+        if (c->work->drained > DRAIN_MAX) {
             c->keep_alive = false;
             cap_conn_finish(c);
             return;
@@ -529,15 +533,15 @@ static int
 known_head(cap_conn *c, const char *data, size_t len, size_t *used)
 {
     cap_server *s = c->server;
-    if (c->memo < 0 || !cap_h1_at_start(&c->parser))
+    if (c->memo < 0 || !cap_h1_at_start(&c->work->parser))
         return -1;
-    size_t line = cap_h1_request_line(&s->set.limits, c->head, data, len);
-    if (line == 0 || c->head->form != CAP_H1_ORIGIN ||
-        !cap_memo_begins(&s->memo, c->memo, data + line, len - line, c->head->minor))
+    size_t line = cap_h1_request_line(&s->set.limits, c->work->head, data, len);
+    if (line == 0 || c->work->head->form != CAP_H1_ORIGIN ||
+        !cap_memo_begins(&s->memo, c->memo, data + line, len - line, c->work->head->minor))
         return -1;
     const cap_memo_entry *e = &s->memo.entry[c->memo];
-    c->head->flags = e->flags;
-    cap_h1_skip_head(&c->parser);
+    c->work->head->flags = e->flags;
+    cap_h1_skip_head(&c->work->parser);
     *used = line + e->len;
     return c->memo;
 }
@@ -549,20 +553,20 @@ feed_step(cap_conn *c, const char *data, size_t len, size_t *used)
     cap_server *s = c->server;
     bool in_head = c->state == CAP_CONN_IDLE || c->state == CAP_CONN_READING;
     *used = 0;
-    if (in_head && c->head == NULL && (c->head = cap_server_head_take(s)) == NULL) {
+    if (in_head && c->work->head == NULL && (c->work->head = cap_server_head_take(s)) == NULL) {
         cap_conn_refuse(c, 500, "Out of memory");
         return false;
     }
     if (c->state == CAP_CONN_IDLE) {
         int memo = known_head(c, data, len, used);
         if (memo >= 0) {
-            on_head(c, c->head, data, memo);
+            on_head(c, c->work->head, data, memo);
             release_head(c);
             return true;
         }
     }
     cap_h1_out out;
-    switch (cap_h1_next(&c->parser, c->head, data, len, used, &out)) {
+    switch (cap_h1_next(&c->work->parser, c->work->head, data, len, used, &out)) {
     case CAP_H1_MORE:
         if (c->state == CAP_CONN_IDLE && len > *used) {
             conn_goto(c, CAP_CONN_READING);
@@ -570,7 +574,7 @@ feed_step(cap_conn *c, const char *data, size_t len, size_t *used)
         }
         return false;
     case CAP_H1_HEAD:
-        on_head(c, c->head, data + out.head_off, -1);
+        on_head(c, c->work->head, data + out.head_off, -1);
         release_head(c);
         return true;
     case CAP_H1_BODY:
@@ -592,7 +596,7 @@ at_eof(cap_conn *c)
 {
     switch (c->state) {
     case CAP_CONN_IDLE:
-        if (c->in.len == 0)
+        if (c->work->in.len == 0)
             cap_conn_finish(c);
         break; /* else: pipelined requests wait for the peer to read */
     case CAP_CONN_READING:
@@ -601,8 +605,8 @@ at_eof(cap_conn *c)
     case CAP_CONN_RUNNING:
         if (!c->body_ended)
             cap_conn_refuse(c, 400, "The connection ended in the middle of the request's content");
-        else if (c->due_eof == 0)
-            cap_conn_due_in(c, &c->due_eof, EOF_GRACE_MS);
+        else if (c->work->due_eof == 0)
+            cap_conn_due_in(c, &c->work->due_eof, EOF_GRACE_MS);
         break;
     case CAP_CONN_UPGRADED:
         cap_websocket_eof(c);
@@ -628,20 +632,20 @@ on_eof(cap_conn *c)
     at_eof(c);
 }
 
-/* Use the input at hand: c->in, or (when that is empty) `data`, of which the rest is
-   put into c->in. Holds c. */
+/* Use the input at hand: c->work->in, or (when that is empty) `data`, of which the rest is
+   put into c->work->in. Holds c. */
 static void
 feed(cap_conn *c, const char *data, size_t len)
 {
     bool own = data == NULL;
     if (own) {
-        data = c->in.data;
-        len = c->in.len;
+        data = c->work->in.data;
+        len = c->work->in.len;
     }
     size_t at = 0, used;
     bool more = true;
     c->feeding = true;
-    while (wants_input(c) && more && (at < len || !cap_h1_at_start(&c->parser))) {
+    while (wants_input(c) && more && (at < len || !cap_h1_at_start(&c->work->parser))) {
         more = feed_step(c, data + at, len - at, &used);
         at += used;
         /* MORE or END comes without further input, so this is reached for every head. */
@@ -652,16 +656,16 @@ feed(cap_conn *c, const char *data, size_t len)
     if (!cap_conn_open(c))
         return;
     if (c->state >= CAP_CONN_FLUSHING) {
-        cap_buffer_free(&c->in);
+        cap_buffer_free(&c->work->in);
     } else if (own) {
-        cap_buffer_consume(&c->in, at);
-        if (c->in.len == 0)
-            cap_buffer_free(&c->in);
-    } else if (at < len && cap_buffer_append(&c->in, data + at, len - at) < 0) {
+        cap_buffer_consume(&c->work->in, at);
+        if (c->work->in.len == 0)
+            cap_buffer_free(&c->work->in);
+    } else if (at < len && cap_buffer_append(&c->work->in, data + at, len - at) < 0) {
         cap_conn_close(c, true);
         return;
     }
-    if (c->state == CAP_CONN_UPGRADED && c->in.len != 0)
+    if (c->state == CAP_CONN_UPGRADED && c->work->in.len != 0)
         cap_conn_flush_later(c); /* frames that came with the handshake */
     else if (c->eof && c->state != CAP_CONN_UPGRADED)
         at_eof(c);
@@ -699,18 +703,20 @@ on_stream_read(cap_stream *stream, const char *data, ssize_t n)
     Py_INCREF(c);
     if (n < 0 || cap_server_loop_gone(c->server)) {
         cap_conn_close(c, false); /* reset, or timed out by the kernel */
+    } else if (n > 0 && cap_conn_work_take(c) < 0) {
+        cap_conn_close(c, true);
     } else if (n == 0) {
         on_eof(c);
     } else if (c->state == CAP_CONN_LINGERING) {
         uint64_t due = cap_server_now(c->server) + CAP_LINGER_IDLE_MS;
-        c->due_read = due < c->linger_end ? due : c->linger_end;
+        c->due_read = due < c->work->linger_end ? due : c->work->linger_end;
     } else if (c->state == CAP_CONN_FLUSHING) {
         ; /* dropped */
     } else if (c->state == CAP_CONN_UPGRADED) {
         cap_websocket_feed(c, (char *)data, (size_t)n); /* our read buffer: written to */
-    } else if (c->in.len == 0 && wants_input(c)) {
+    } else if (c->work->in.len == 0 && wants_input(c)) {
         feed(c, data, (size_t)n);
-    } else if (cap_buffer_append(&c->in, data, (size_t)n) < 0) {
+    } else if (cap_buffer_append(&c->work->in, data, (size_t)n) < 0) {
         cap_conn_close(c, true);
     } else if (wants_input(c)) {
         feed(c, NULL, 0);
@@ -733,11 +739,11 @@ const cap_stream_events cap_conn_stream_events = {
 void
 cap_conn_on_turn_end(cap_deferred *d)
 {
-    cap_conn *c = (cap_conn *)((char *)d - offsetof(cap_conn, deferred));
+    cap_conn *c = ((cap_conn_work *)((char *)d - offsetof(cap_conn_work, deferred)))->conn;
     if (cap_conn_open(c) && !cap_server_loop_gone(c->server)) {
-        if (c->in.len != 0 && c->state == CAP_CONN_UPGRADED)
+        if (c->work->in.len != 0 && c->state == CAP_CONN_UPGRADED)
             cap_websocket_feed(c, NULL, 0);
-        else if (c->in.len != 0 && !c->feeding && wants_input(c))
+        else if (c->work->in.len != 0 && !c->feeding && wants_input(c))
             feed(c, NULL, 0);
         else
             cap_conn_flush(c);
@@ -747,5 +753,7 @@ cap_conn_on_turn_end(cap_deferred *d)
             cap_stream_resume(c->io);
         cap_conn_rest(c);
     }
+    if (c->state == CAP_CONN_CLOSED)
+        cap_conn_work_give(c);
     Py_DECREF(c); /* the queue's */
 }

@@ -9,9 +9,9 @@
 
 #include <sys/socket.h>
 
+#include "asgi/conn_work.h"
 #include "asgi/request.h"
 #include "asgi/server.h"
-#include "base/buffer.h"
 #include "loop/tls_stream.h"
 #include "net/stream.h"
 
@@ -38,19 +38,9 @@ typedef struct cap_conn {
     cap_stream_uv stream;
     cap_stream_tls *tls;         /* owned; or NULL */
     PyObject *tls_info;          /* scope["extensions"]["tls"]; NULL: not asked yet */
-    cap_h1_parser parser;
-    cap_h1_head *head;           /* the server's, while a head is being read */
-    cap_buffer in;               /* input that was not consumed */
-    cap_buffer out;              /* output that the stream has not seen */
-    cap_deferred deferred;       /* flush, next request */
-    cap_wheel_node timer;        /* at the first of: */
+    cap_conn_work *work;         /* its own, or the server's no_work */
+    cap_wheel_node timer;        /* at the first of due_read and its work's */
     uint64_t due_read;           /* ms; 0: none. What it means is the state's */
-    uint64_t due_send;
-    uint64_t due_request;
-    uint64_t due_eof;            /* the peer ended its side; now its absence is believed */
-    uint64_t linger_end;
-    size_t send_mark;            /* unwritten octets when due_send was set */
-    uint64_t drained;            /* octets dropped in DRAINING */
     cap_claim *claim;            /* of its descriptor; NULL: nobody else will touch it */
     cap_origin *origin;          /* owned: what the PROXY protocol said; or NULL */
     PyObject *client;            /* scope["client"]: (host, port) or None; NULL: not asked yet */
@@ -125,8 +115,8 @@ void cap_conn_sent_all(cap_conn *c);
 void cap_conn_update_reading(cap_conn *c);
 /* End it. reset: with an RST. Fine in any state. */
 void cap_conn_close(cap_conn *c, bool reset);
-/* Let others have it as long as nothing is to be done; no-op when something is. The last thing
-   wherever it may have become idle. */
+/* Give its work back and let others have it as long as nothing is to be done; no-op when
+   something is. The last thing wherever it may have become idle. */
 void cap_conn_rest(cap_conn *c);
 /* Re-arm the timer after a due_* was changed. */
 void cap_conn_rearm(cap_conn *c);

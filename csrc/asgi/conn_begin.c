@@ -42,11 +42,11 @@ on_proxy_read(cap_stream *stream, const char *data, ssize_t n)
     if (!cap_conn_open(c))
         return;
     Py_INCREF(c);
-    if (cap_server_loop_gone(c->server)) {
+    if (cap_server_loop_gone(c->server) || cap_conn_work_take(c) < 0) {
         cap_conn_close(c, false);
     } else if (c->state == CAP_CONN_IDLE && cap_conn_proxy_feed(c, data, n) > 0) {
-        cap_buffer rest = c->in;
-        c->in = (cap_buffer){0};
+        cap_buffer rest = c->work->in;
+        c->work->in = (cap_buffer){0};
         stream->on = &cap_conn_stream_events;
         if (c->server->ssl_context != NULL && begin_tls(c) < 0) {
             PyErr_WriteUnraisable((PyObject *)c->server);
@@ -101,11 +101,11 @@ begin(cap_server *s, int fd, bool unix_socket, PyObject *address, const cap_hand
     c->memo = -1;
     c->state = CAP_CONN_IDLE;
     c->body_ended = true;
-    c->deferred.run = cap_conn_on_turn_end;
     c->unix_socket = unix_socket;
     c->address = Py_XNewRef(address);
-    cap_h1_init(&c->parser, &s->set.limits);
-    if (s->closed || cap_server_loop_gone(s)) { /* making it may have run Python */
+    c->work = s->no_work;
+    /* Closed: making it may have run Python. Work: for TLS, and what a client sends at once. */
+    if (s->closed || cap_server_loop_gone(s) || cap_conn_work_take(c) < 0) {
         c->state = CAP_CONN_CLOSED;
         close(fd);
         PyObject_GC_Track(c);

@@ -32,7 +32,7 @@ refuse(cap_conn *c, const char *reason)
     char peer[64];
     cap_server_log(c->server, CAP_LOG_WARNING, NULL, "Invalid PROXY protocol header. %s. (%s, closed)",
                    reason, cap_conn_peer_text(c, peer));
-    cap_buffer_free(&c->in);
+    cap_buffer_free(&c->work->in);
     cap_conn_close(c, true);
     return -1;
 }
@@ -70,18 +70,18 @@ int
 cap_conn_proxy_feed(cap_conn *c, const char *data, ssize_t n)
 {
     if (n <= 0) {
-        if (n == 0 && c->in.len != 0) /* a proxy that looks whether we live says nothing at all */
+        if (n == 0 && c->work->in.len != 0) /* a proxy that looks whether we live says nothing at all */
             return refuse(c, "The connection ended in it");
         cap_conn_close(c, false);
         return -1;
     }
     cap_proxy_header h;
     cap_proxy_result result = CAP_PROXY_ERROR;
-    if (cap_buffer_append(&c->in, data, (size_t)n) < 0) {
+    if (cap_buffer_append(&c->work->in, data, (size_t)n) < 0) {
         cap_conn_close(c, true);
         return -1;
     }
-    result = cap_proxy_parse(c->in.data, c->in.len, &h);
+    result = cap_proxy_parse(c->work->in.data, c->work->in.len, &h);
     if (result == CAP_PROXY_MORE)
         return 0;
     if (result == CAP_PROXY_ERROR)
@@ -96,8 +96,8 @@ cap_conn_proxy_feed(cap_conn *c, const char *data, ssize_t n)
             return -1;
         }
     }
-    cap_buffer_consume(&c->in, h.len);
-    if (c->in.len == 0)
-        cap_buffer_free(&c->in);
+    cap_buffer_consume(&c->work->in, h.len);
+    if (c->work->in.len == 0)
+        cap_buffer_free(&c->work->in);
     return 1;
 }

@@ -20,7 +20,7 @@ earlier(uint64_t a, uint64_t b)
 void
 cap_conn_rearm(cap_conn *c)
 {
-    uint64_t due = earlier(earlier(c->due_read, c->due_send), earlier(c->due_request, c->due_eof));
+    uint64_t due = earlier(earlier(c->due_read, c->work->due_send), earlier(c->work->due_request, c->work->due_eof));
     if (due == 0 || !cap_conn_open(c))
         return;
     if (cap_wheel_armed(&c->timer) && c->timer.due <= due)
@@ -126,16 +126,16 @@ cap_conn_on_timer(cap_wheel_node *node)
         return;
     }
     Py_INCREF(c);
-    if (c->due_eof != 0 && now >= c->due_eof) {
-        c->due_eof = 0;
+    if (c->work->due_eof != 0 && now >= c->work->due_eof) {
+        c->work->due_eof = 0;
         if (c->request != NULL)
             cap_request_tell_disconnect(c->request);
     }
-    if (c->due_send != 0 && now >= c->due_send) {
+    if (c->work->due_send != 0 && now >= c->work->due_send) {
         size_t unsent = cap_conn_unsent(c);
-        if (unsent < c->send_mark) {
-            c->send_mark = unsent;
-            c->due_send = now + s->set.timeout_send;
+        if (unsent < c->work->send_mark) {
+            c->work->send_mark = unsent;
+            c->work->due_send = now + s->set.timeout_send;
         } else {
             char peer[64];
             cap_server_log(s, CAP_LOG_WARNING, NULL,
@@ -144,8 +144,8 @@ cap_conn_on_timer(cap_wheel_node *node)
             cap_conn_close(c, true);
         }
     }
-    if (cap_conn_open(c) && c->due_request != 0 && now >= c->due_request) {
-        c->due_request = 0;
+    if (cap_conn_open(c) && c->work->due_request != 0 && now >= c->work->due_request) {
+        c->work->due_request = 0;
         if (c->request != NULL)
             request_too_long(c);
     }
@@ -183,8 +183,8 @@ cap_conn_shutdown(cap_conn *c, uint64_t grace)
         cap_conn_finish(c);
         break;
     case CAP_CONN_LINGERING:
-        if (c->linger_end > now + CAP_LINGER_IDLE_MS)
-            c->linger_end = now + CAP_LINGER_IDLE_MS;
+        if (c->work->linger_end > now + CAP_LINGER_IDLE_MS)
+            c->work->linger_end = now + CAP_LINGER_IDLE_MS;
         break;
     default:
         break;
@@ -206,7 +206,7 @@ cap_conn_longest_idle(cap_server *s)
 {
     cap_conn *longest = NULL;
     for (cap_conn *c = s->first; c != NULL; c = c->next)
-        if (c->state == CAP_CONN_IDLE && c->in.len == 0 && cap_conn_unsent(c) == 0 &&
+        if (c->state == CAP_CONN_IDLE && c->work->in.len == 0 && cap_conn_unsent(c) == 0 &&
             (longest == NULL || idle_since(c) < idle_since(longest)))
             longest = c;
     return longest;

@@ -110,9 +110,7 @@ conn_dealloc(PyObject *self)
     cap_conn *c = (cap_conn *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    assert(c->state == CAP_CONN_CLOSED && !c->deferred.queued);
-    cap_buffer_free(&c->in);
-    cap_buffer_free(&c->out);
+    assert(c->state == CAP_CONN_CLOSED && c->work == c->server->no_work);
     cap_free(c->origin);
     Py_XDECREF(c->client);
     Py_XDECREF(c->address);

@@ -1,8 +1,9 @@
-/* A connection's output. Small pieces are gathered in c->out and leave with one
+/* A connection's output. Small pieces are gathered in c->work->out and leave with one
    system call, at a response's end or the turn's end; large ones go out at once,
    and what the kernel does not take waits in libuv, by reference. */
 #include "asgi/conn.h"
 
+#include <assert.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -26,13 +27,13 @@ conn_of(cap_stream *s)
 size_t
 cap_conn_unsent(const cap_conn *c)
 {
-    return c->out.len + cap_stream_unwritten(c->io);
+    return c->work->out.len + cap_stream_unwritten(c->io);
 }
 
 int
 cap_conn_put(cap_conn *c, const void *data, size_t len)
 {
-    if (cap_buffer_append(&c->out, data, len) < 0) {
+    if (cap_buffer_append(&c->work->out, data, len) < 0) {
         PyErr_NoMemory();
         return -1;
     }
@@ -53,7 +54,7 @@ block_free(out_block *b)
 static void
 write_failed(cap_conn *c)
 {
-    c->out.len = 0;
+    c->work->out.len = 0;
     cap_conn_close(c, true);
 }
 
@@ -63,14 +64,14 @@ watch_progress(cap_conn *c)
 {
     size_t unsent = cap_conn_unsent(c);
     if (unsent == 0) {
-        c->due_send = 0;
+        c->work->due_send = 0;
         return;
     }
     uint64_t timeout = c->server->set.timeout_send;
-    if (timeout == 0 || c->due_send != 0)
+    if (timeout == 0 || c->work->due_send != 0)
         return;
-    c->send_mark = unsent;
-    c->due_send = cap_server_now(c->server) + timeout;
+    c->work->send_mark = unsent;
+    c->work->due_send = cap_server_now(c->server) + timeout;
     cap_conn_rearm(c);
 }
 
@@ -81,8 +82,8 @@ buf_of(char *data, size_t len)
     return (uv_buf_t){.base = data, .len = len};
 }
 
-/* Queue c->out from `skip` on, and `bytes` from `bytes_skip` on, in libuv. Takes
-   c->out's memory. */
+/* Queue c->work->out from `skip` on, and `bytes` from `bytes_skip` on, in libuv. Takes
+   c->work->out's memory. */
 static int
 queue_rest(cap_conn *c, size_t skip, PyObject *bytes, size_t bytes_skip, uv_buf_t tail)
 {
@@ -90,9 +91,9 @@ queue_rest(cap_conn *c, size_t skip, PyObject *bytes, size_t bytes_skip, uv_buf_
     if (b == NULL)
         return -1;
     cap_count.write_requests++;
-    b->buf = c->out;
+    b->buf = c->work->out;
     b->bytes = Py_XNewRef(bytes);
-    c->out = (cap_buffer){0};
+    c->work->out = (cap_buffer){0};
     uv_buf_t bufs[3];
     unsigned n = 0;
     if (b->buf.len > skip)
@@ -112,27 +113,27 @@ queue_rest(cap_conn *c, size_t skip, PyObject *bytes, size_t bytes_skip, uv_buf_
 void
 cap_conn_flush(cap_conn *c)
 {
-    if (c->out.len == 0 || !cap_conn_open(c))
+    if (c->work->out.len == 0 || !cap_conn_open(c))
         return;
-    cap_tally_add(&c->server->tally->octets_out, c->out.len);
+    cap_tally_add(&c->server->tally->octets_out, c->work->out.len);
     ssize_t n = 0;
     if (cap_stream_unwritten(c->io) == 0) {
-        uv_buf_t buf = buf_of(c->out.data, c->out.len);
+        uv_buf_t buf = buf_of(c->work->out.data, c->work->out.len);
         n = cap_stream_try_write(c->io, &buf, 1);
         if (n < 0) {
             write_failed(c);
             return;
         }
     }
-    if ((size_t)n == c->out.len) {
-        c->out.len = 0;
-        if (c->out.cap > CAP_LOW_WATER || c->request == NULL)
-            cap_buffer_free(&c->out);
-        c->due_send = 0;
+    if ((size_t)n == c->work->out.len) {
+        c->work->out.len = 0;
+        if (c->work->out.cap > CAP_LOW_WATER)
+            cap_buffer_free(&c->work->out);
+        c->work->due_send = 0;
         watch_progress(c); /* TLS takes all, and may still have to send it */
         if (c->state == CAP_CONN_FLUSHING && cap_conn_unsent(c) == 0)
             cap_conn_sent_all(c);
-        else if (c->state == CAP_CONN_IDLE && c->in.len != 0 && !c->feeding)
+        else if (c->state == CAP_CONN_IDLE && c->work->in.len != 0 && !c->feeding)
             cap_conn_flush_later(c); /* pipelined requests waited for this */
         return;
     }
@@ -146,10 +147,11 @@ cap_conn_flush(cap_conn *c)
 void
 cap_conn_flush_later(cap_conn *c)
 {
-    if (c->deferred.queued)
+    if (c->work->deferred.queued)
         return;
+    assert(c->work != c->server->no_work);
     Py_INCREF(c); /* the queue's */
-    cap_reactor_defer(c->server->reactor, &c->deferred);
+    cap_reactor_defer(c->server->reactor, &c->work->deferred);
 }
 
 int
@@ -161,14 +163,14 @@ cap_conn_put_object(cap_conn *c, const Py_buffer *view, const char *head, size_t
                         view->buf == PyBytes_AS_STRING(view->obj);
     /* Whatever else it is may be changed by the application after send(). */
     size_t copied = head_len + (by_reference ? 0 : len + tail_len);
-    if (cap_buffer_reserve(&c->out, copied) < 0) {
+    if (cap_buffer_reserve(&c->work->out, copied) < 0) {
         PyErr_NoMemory();
         return -1;
     }
-    char *to = c->out.data + c->out.len;
+    char *to = c->work->out.data + c->work->out.len;
     if (head_len != 0)
         memcpy(to, head, head_len);
-    c->out.len += copied;
+    c->work->out.len += copied;
     if (!by_reference) {
         if (len != 0)
             memcpy(to + head_len, view->buf, len);
@@ -181,7 +183,7 @@ cap_conn_put_object(cap_conn *c, const Py_buffer *view, const char *head, size_t
 
     size_t taken = 0;
     if (cap_stream_unwritten(c->io) == 0) {
-        uv_buf_t bufs[3] = {buf_of(c->out.data, c->out.len), buf_of(view->buf, len),
+        uv_buf_t bufs[3] = {buf_of(c->work->out.data, c->work->out.len), buf_of(view->buf, len),
                             buf_of((char *)tail, tail_len)};
         /* An empty first or last one is fine with writev. */
         ssize_t n = cap_stream_try_write(c->io, bufs, tail_len != 0 ? 3 : 2);
@@ -191,11 +193,11 @@ cap_conn_put_object(cap_conn *c, const Py_buffer *view, const char *head, size_t
         }
         taken = (size_t)n;
     }
-    size_t out = c->out.len;
+    size_t out = c->work->out.len;
     cap_tally_add(&c->server->tally->octets_out, out + len + tail_len);
     if (taken == out + len + tail_len) {
-        c->out.len = 0;
-        c->due_send = 0;
+        c->work->out.len = 0;
+        c->work->due_send = 0;
         return 0;
     }
     size_t in_out = taken < out ? taken : out;
@@ -226,7 +228,7 @@ cap_conn_on_written(cap_stream *stream, void *token, int status)
         return;
     }
     size_t unsent = cap_conn_unsent(c);
-    c->due_send = 0;
+    c->work->due_send = 0;
     watch_progress(c);
     if (unsent == 0 && c->state == CAP_CONN_IDLE && c->due_read != 0 && !c->server->shutting_down) {
         /* Not before now is it idle. */
@@ -234,13 +236,13 @@ cap_conn_on_written(cap_stream *stream, void *token, int status)
         cap_conn_rearm(c);
     }
     if (unsent <= CAP_LOW_WATER) {
-        if (c->out.len != 0)
+        if (c->work->out.len != 0)
             cap_conn_flush(c);
         if (cap_conn_open(c) && c->request != NULL)
             cap_request_drained(c->request);
         if (c->state == CAP_CONN_FLUSHING && cap_conn_unsent(c) == 0)
             cap_conn_sent_all(c);
-        else if (c->state == CAP_CONN_IDLE && c->in.len != 0)
+        else if (c->state == CAP_CONN_IDLE && c->work->in.len != 0)
             cap_conn_flush_later(c); /* the next pipelined request waited for this */
         else if (c->state == CAP_CONN_UPGRADED)
             cap_conn_flush_later(c); /* input that waited, and reading */

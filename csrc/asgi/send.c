@@ -88,11 +88,11 @@ put_field(cap_conn *c, int status, PyObject *name, PyObject *value, fields_seen 
         return bad("Invalid HTTP header name.");
     if (!cap_h1_value_ok(v, vlen))
         return bad("Invalid HTTP header value.");
-    if (cap_buffer_reserve(&c->out, nlen + vlen + 4) < 0) {
+    if (cap_buffer_reserve(&c->work->out, nlen + vlen + 4) < 0) {
         PyErr_NoMemory();
         return -1;
     }
-    char *to = c->out.data + c->out.len;
+    char *to = c->work->out.data + c->work->out.len;
     cap_h1_lower(to, n, nlen);
     switch (nlen) {
     case 10:
@@ -129,7 +129,7 @@ put_field(cap_conn *c, int status, PyObject *name, PyObject *value, fields_seen 
     memcpy(to + nlen, ": ", 2);
     memcpy(to + nlen + 2, v, vlen);
     memcpy(to + nlen + 2 + vlen, "\r\n", 2);
-    c->out.len += nlen + vlen + 4;
+    c->work->out.len += nlen + vlen + 4;
     return 0;
 }
 
@@ -211,14 +211,14 @@ static int
 put_head(cap_request *r, cap_conn *c, int status, PyObject *fields)
 {
     fields_seen seen;
-    size_t before = c->out.len;
+    size_t before = c->work->out.len;
     if (put_fields(c, status, fields, 0, &seen) < 0)
         goto fail;
     if (seen.defaults != 0) {
         /* The application's own Date or Server takes the default's place (RFC 9110 5.3:
            neither may come twice). Rare, so the head is simply written again. */
         uint32_t own = seen.defaults;
-        c->out.len = before;
+        c->work->out.len = before;
         if (put_fields(c, status, fields, own, &seen) < 0)
             goto fail;
     }
@@ -249,7 +249,7 @@ put_head(cap_request *r, cap_conn *c, int status, PyObject *fields)
     return 0;
 
 fail:
-    c->out.len = before;
+    c->work->out.len = before;
     return -1;
 }
 
@@ -449,7 +449,7 @@ on_trailers(cap_request *r, PyObject *message)
     cap_conn *c = r->conn;
     int rc = 0;
     if (c != NULL && r->response == CAP_RESPONSE_TRAILERS) {
-        size_t before = c->out.len;
+        size_t before = c->work->out.len;
         if (r->chunked && !r->in_trailers)
             rc = cap_conn_put(c, "0\r\n", 3);
         if (rc == 0 && r->chunked && takes_trailers(r))
@@ -457,7 +457,7 @@ on_trailers(cap_request *r, PyObject *message)
         if (rc == 0 && r->chunked && last)
             rc = cap_conn_put(c, "\r\n", 2);
         if (rc < 0)
-            c->out.len = before;
+            c->work->out.len = before;
         else
             r->in_trailers = true;
         if (rc == 0 && last)
@@ -485,7 +485,7 @@ on_early_hint(cap_request *r, PyObject *message)
     cap_conn *c = r->conn;
     int rc = 0;
     if (c != NULL && r->minor >= 1 && r->response == CAP_RESPONSE_NOT_STARTED) {
-        size_t before = c->out.len;
+        size_t before = c->work->out.len;
         rc = cap_conn_put(c, "HTTP/1.1 103 Early Hints\r\n", 26);
         for (Py_ssize_t i = 0; rc == 0 && i < PySequence_Fast_GET_SIZE(all); i++) {
             PyObject *link = PySequence_Fast_GET_ITEM(all, i);
@@ -503,7 +503,7 @@ on_early_hint(cap_request *r, PyObject *message)
         if (rc == 0)
             rc = cap_conn_put(c, "\r\n", 2);
         if (rc < 0)
-            c->out.len = before;
+            c->work->out.len = before;
         else
             cap_conn_flush_later(c);
     }
@@ -772,12 +772,12 @@ cap_send_simple_with(cap_conn *c, int status, const char *text, bool close, cons
     int n = PyOS_snprintf(rest, sizeof rest,
                           "content-type: text/plain; charset=utf-8\r\ncontent-length: %zu\r\n%s%s\r\n",
                           text_len, more, close ? "connection: close\r\n" : "");
-    size_t before = c->out.len;
+    size_t before = c->work->out.len;
     if (cap_conn_put(c, line, line_len) < 0 || put_defaults(c, 0) < 0 ||
         cap_conn_put(c, rest, (size_t)n) < 0 ||
         (!c->head_only && cap_conn_put(c, text, text_len) < 0)) {
         PyErr_Clear(); /* no memory for an error message: the close says it */
-        c->out.len = before;
+        c->work->out.len = before;
     }
 }
 

@@ -119,7 +119,7 @@ cap_file_pump(cap_request *r)
         if (cap_conn_unsent(c) > CAP_LOW_WATER)
             break; /* cap_request_drained calls again */
         Py_INCREF((PyObject *)c);
-        if (c->out.len != 0)
+        if (c->work->out.len != 0)
             cap_conn_flush(c);
         ssize_t n = r->file == f ? send_direct(c, f) : 0;
         int err = n < 0 ? errno : 0;

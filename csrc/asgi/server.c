@@ -481,6 +481,7 @@ server_close(PyObject *self, PyObject *Py_UNUSED(ignored))
         cap_free(s->spare_head);
         s->spare_head = NULL;
     }
+    cap_conn_works_drop_spare(s);
     cap_memo_clear(&s->memo);
     if (s->beats && s->reactor->beat == &s->worker->beat)
         s->reactor->beat = NULL;
@@ -759,6 +760,10 @@ server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     s->context = PyContext_CopyCurrent();
     if (s->context == NULL || (s->reactor = cap_reactor_acquire(st, loop)) == NULL)
         goto fail;
+    if (cap_conn_works_init(s) < 0) {
+        PyErr_NoMemory();
+        goto fail;
+    }
     if (make_timer(s) < 0)
         goto fail;
     s->closed = false;
@@ -820,6 +825,7 @@ server_dealloc(PyObject *self)
     cap_reactor *reactor = s->reactor;
     server_clear(self);
     cap_memo_clear(&s->memo);
+    cap_conn_works_free(s);
     cap_ws_pool_free(s->ws_pool);
     if (s->rescue != NULL)
         cap_rescue_unref(s->rescue);

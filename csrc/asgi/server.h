@@ -103,6 +103,9 @@ typedef struct cap_server {
     uint64_t timer_due;      /* ms; UINT64_MAX: not running */
 
     cap_h1_head *spare_head; /* one kept for the next request */
+    struct cap_conn_work *spare_work; /* kept for connections that wake up */
+    unsigned spare_works;
+    struct cap_conn_work *no_work;    /* owned: see conn_work.h */
     cap_header_memo memo;
     cap_ws_pool *ws_pool;    /* of compressors; NULL without compression */
     uint64_t date_checked;   /* the uv_now() for which `defaults` was looked at */

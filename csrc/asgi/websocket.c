@@ -311,14 +311,14 @@ on_event(cap_conn *c, cap_ws_event ev, const cap_ws_out *out)
 void
 cap_websocket_feed(cap_conn *c, char *data, size_t len)
 {
-    bool own = c->in.len != 0;
+    bool own = c->work->in.len != 0;
     if (own) {
-        if (len != 0 && cap_buffer_append(&c->in, data, len) < 0) {
+        if (len != 0 && cap_buffer_append(&c->work->in, data, len) < 0) {
             cap_conn_close(c, true);
             return;
         }
-        data = c->in.data;
-        len = c->in.len;
+        data = c->work->in.data;
+        len = c->work->in.len;
     }
     size_t at = 0, used;
     c->feeding = true;
@@ -334,19 +334,19 @@ cap_websocket_feed(cap_conn *c, char *data, size_t len)
     c->feeding = false;
     if (!cap_conn_open(c) || c->state != CAP_CONN_UPGRADED) {
         if (cap_conn_open(c))
-            cap_buffer_free(&c->in);
+            cap_buffer_free(&c->work->in);
         return;
     }
     if (own) {
-        cap_buffer_consume(&c->in, at);
-        if (c->in.len == 0)
-            cap_buffer_free(&c->in);
-    } else if (at < len && cap_buffer_append(&c->in, data + at, len - at) < 0) {
+        cap_buffer_consume(&c->work->in, at);
+        if (c->work->in.len == 0)
+            cap_buffer_free(&c->work->in);
+    } else if (at < len && cap_buffer_append(&c->work->in, data + at, len - at) < 0) {
         cap_conn_close(c, true);
         return;
     }
     cap_conn_flush(c);
-    if (c->state == CAP_CONN_UPGRADED && c->in.len != 0 && c->request != NULL &&
+    if (c->state == CAP_CONN_UPGRADED && c->work->in.len != 0 && c->request != NULL &&
         cap_websocket_wants_input(c->request))
         cap_conn_flush_later(c); /* what our own output kept waiting, and it has left at once */
     cap_conn_update_reading(c);

@@ -114,7 +114,7 @@ static int
 put_accept(cap_request *r, cap_conn *c, const char *protocol, Py_ssize_t protocol_len, PyObject *fields)
 {
     cap_websocket *ws = r->ws;
-    size_t before = c->out.len;
+    size_t before = c->work->out.len;
     if (put_text(c, "HTTP/1.1 101 Switching Protocols\r\n") < 0 || cap_send_defaults(c) < 0 ||
         put_text(c, "upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: ") < 0 ||
         cap_conn_put(c, ws->handshake.accept, CAP_WS_ACCEPT_LEN) < 0 || put_text(c, "\r\n") < 0)
@@ -135,7 +135,7 @@ put_accept(cap_request *r, cap_conn *c, const char *protocol, Py_ssize_t protoco
     return 0;
 
 fail:
-    c->out.len = before;
+    c->work->out.len = before;
     return -1;
 }
 
@@ -261,7 +261,7 @@ put_message(cap_request *r, int opcode, const Py_buffer *view)
         }
         if (how > 0) {
             size_t n = cap_ws_header(head, CAP_WS_FIN | CAP_WS_RSV1 | opcode, packed.len);
-            int rc = cap_buffer_reserve(&c->out, n + packed.len);
+            int rc = cap_buffer_reserve(&c->work->out, n + packed.len);
             if (rc == 0) {
                 (void)cap_conn_put(c, head, n); /* there is room for both, or neither is sent */
                 (void)cap_conn_put(c, packed.data, packed.len);

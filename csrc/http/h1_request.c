@@ -277,6 +277,12 @@ cap_h1_at_start(const cap_h1_parser *p)
 }
 
 bool
+cap_h1_fresh(const cap_h1_parser *p)
+{
+    return p->stage == START && p->blank == 0;
+}
+
+bool
 cap_h1_in_head(const cap_h1_parser *p)
 {
     return p->stage >= METHOD && p->stage <= FIELDS;

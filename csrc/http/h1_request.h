@@ -112,6 +112,8 @@ cap_h1_event cap_h1_next(cap_h1_parser *p, cap_h1_head *head, const char *data, 
 
 /* Between two requests: nothing of the next one has been seen. */
 bool cap_h1_at_start(const cap_h1_parser *p);
+/* As if just made: no empty line was seen either. */
+bool cap_h1_fresh(const cap_h1_parser *p);
 /* In a head that is not complete yet. */
 bool cap_h1_in_head(const cap_h1_parser *p);
 /* After HEAD (or cap_h1_skip_head) and before END. */
