@@ -43,10 +43,11 @@ typedef struct cap_conn {
     uint64_t due_read;           /* ms; 0: none. What it means is the state's */
     cap_claim *claim;            /* of its descriptor; NULL: nobody else will touch it */
     cap_origin *origin;          /* owned: what the PROXY protocol said; or NULL */
-    PyObject *client;            /* scope["client"]: (host, port) or None; NULL: not asked yet */
-    PyObject *address;           /* scope["server"] */
+    uint64_t client;             /* 0: not asked yet; odd: packed (addresses.h); else a PyObject *,
+                                    owned: what scope["client"] says */
     int16_t memo;                /* entry of the header memo that hit last; -1 */
     uint8_t state;               /* cap_conn_state */
+    uint8_t address;             /* place in the server's addresses of scope["server"]; 0: not known */
     bool unix_socket;
     bool reading;                /* the stream reads */
     bool feeding;                /* in conn_feed */
@@ -127,8 +128,9 @@ void cap_conn_shutdown(cap_conn *c, uint64_t grace);
 /* The longest idle connection of a server; NULL when none is idle. Borrowed. */
 cap_conn *cap_conn_longest_idle(cap_server *s);
 
-/* (host, port) of an AF_INET or AF_INET6 address, None of another; NULL with an exception. */
-PyObject *cap_address_object(const struct sockaddr_storage *addr);
+/* The client has this address. 0, or -1 with an exception. */
+int cap_conn_set_client(cap_conn *c, const struct sockaddr_storage *addr, socklen_t len);
+void cap_conn_forget_client(cap_conn *c);
 /* scope["client"] and scope["server"]; new references, or NULL with an exception. */
 PyObject *cap_conn_client(cap_conn *c);
 PyObject *cap_conn_server_address(cap_conn *c);

@@ -84,9 +84,9 @@ adopt(cap_conn *c, const cap_handover *h)
     }
 }
 
-/* `address` or NULL, `h` for one that comes from another process, or NULL. */
+/* `h` for one that comes from another process, or NULL. */
 static void
-begin(cap_server *s, int fd, bool unix_socket, PyObject *address, const cap_handover *h)
+begin(cap_server *s, int fd, bool unix_socket, const cap_handover *h)
 {
     cap_conn *c = PyObject_GC_New(cap_conn, s->st->type.Connection);
     if (c == NULL) {
@@ -102,7 +102,6 @@ begin(cap_server *s, int fd, bool unix_socket, PyObject *address, const cap_hand
     c->state = CAP_CONN_IDLE;
     c->body_ended = true;
     c->unix_socket = unix_socket;
-    c->address = Py_XNewRef(address);
     c->work = s->no_work;
     /* Closed: making it may have run Python. Work: for TLS, and what a client sends at once. */
     if (s->closed || cap_server_loop_gone(s) || cap_conn_work_take(c) < 0) {
@@ -144,15 +143,14 @@ begin(cap_server *s, int fd, bool unix_socket, PyObject *address, const cap_hand
 void
 cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
 {
-    begin(s, fd, l->listener.family == AF_UNIX, l->address, NULL);
+    begin(s, fd, l->listener.family == AF_UNIX, NULL);
 }
 
 void
 cap_conn_adopt(cap_server *s, int fd, const cap_handover *h)
 {
-    PyObject *address = cap_server_bound_address(fd);
-    if (address == NULL && PyErr_Occurred())
-        PyErr_WriteUnraisable((PyObject *)s);
-    begin(s, fd, address != NULL, address, h);
-    Py_XDECREF(address);
+    struct sockaddr_storage addr;
+    socklen_t len = sizeof addr;
+    bool named = getsockname(fd, (struct sockaddr *)&addr, &len) == 0;
+    begin(s, fd, named && addr.ss_family == AF_UNIX, h);
 }

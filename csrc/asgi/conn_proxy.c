@@ -37,32 +37,24 @@ refuse(cap_conn *c, const char *reason)
     return -1;
 }
 
-static PyObject *
-address_of(const cap_inet *inet)
-{
-    struct sockaddr_storage addr = {0};
-    memcpy(&addr, inet, sizeof *inet);
-    return cap_address_object(&addr);
-}
-
 int
 cap_conn_set_origin(cap_conn *c, const cap_origin *origin)
 {
-    PyObject *client = address_of(&origin->client);
-    PyObject *address = client != NULL ? address_of(&origin->server) : NULL;
-    cap_origin *kept = address != NULL ? cap_malloc(sizeof *kept) : NULL;
+    struct sockaddr_storage client = {0};
+    memcpy(&client, &origin->client, sizeof origin->client);
+    cap_origin *kept = cap_malloc(sizeof *kept);
     if (kept == NULL) {
-        if (!PyErr_Occurred())
-            PyErr_NoMemory();
-        Py_XDECREF(address);
-        Py_XDECREF(client);
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (cap_conn_set_client(c, &client, sizeof origin->client) < 0) {
+        cap_free(kept);
         return -1;
     }
     *kept = *origin;
     cap_free(c->origin);
     c->origin = kept;
-    Py_XSETREF(c->client, client);
-    Py_XSETREF(c->address, address);
+    c->address = 0;
     return 0;
 }
 

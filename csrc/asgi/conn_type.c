@@ -2,64 +2,85 @@
    capicorn._core.Connection. */
 #include "asgi/conn.h"
 
-#include <arpa/inet.h>
 #include <assert.h>
-#include <netinet/in.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "base/mem.h"
 
 /* --- addresses --------------------------------------------------------------------------- */
 
-PyObject *
-cap_address_object(const struct sockaddr_storage *addr)
+/* What getpeername or getsockname says; 0, or -1: nothing, whatever the reason. */
+static int
+ask(const cap_conn *c, int (*call)(int, struct sockaddr *, socklen_t *),
+    struct sockaddr_storage *addr, socklen_t *len)
 {
-    char text[INET6_ADDRSTRLEN];
-    const void *ip;
-    unsigned port;
-    if (addr->ss_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)addr;
-        ip = &in->sin_addr;
-        port = ntohs(in->sin_port);
-    } else if (addr->ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
-        ip = &in6->sin6_addr;
-        port = ntohs(in6->sin6_port);
-    } else {
-        Py_RETURN_NONE;
+    *len = sizeof *addr;
+    return call(cap_stream_fd(c->io), (struct sockaddr *)addr, len);
+}
+
+static PyObject *
+client_object(const cap_conn *c)
+{
+    return (PyObject *)(uintptr_t)c->client;
+}
+
+int
+cap_conn_set_client(cap_conn *c, const struct sockaddr_storage *addr, socklen_t len)
+{
+    uint64_t client = cap_address_pack(addr);
+    if (client == 0) {
+        PyObject *object = cap_address_object(addr, len);
+        if (object == NULL)
+            return -1;
+        client = (uintptr_t)object;
     }
-    if (inet_ntop(addr->ss_family, ip, text, sizeof text) == NULL)
-        Py_RETURN_NONE;
-    return Py_BuildValue("(sI)", text, port);
+    cap_conn_forget_client(c);
+    c->client = client;
+    return 0;
+}
+
+void
+cap_conn_forget_client(cap_conn *c)
+{
+    uint64_t client = c->client;
+    c->client = 0;
+    if ((client & 1) == 0)
+        Py_XDECREF((PyObject *)(uintptr_t)client);
 }
 
 PyObject *
 cap_conn_client(cap_conn *c)
 {
-    if (c->client == NULL) {
+    if (c->client == 0) {
         struct sockaddr_storage addr;
-        socklen_t len = sizeof addr;
-        if (c->unix_socket ||
-            getpeername(cap_stream_fd(c->io), (struct sockaddr *)&addr, &len) < 0)
-            c->client = Py_NewRef(Py_None);
-        else if ((c->client = cap_address_object(&addr)) == NULL)
+        socklen_t len;
+        if (c->unix_socket || ask(c, getpeername, &addr, &len) < 0)
+            c->client = (uintptr_t)Py_NewRef(Py_None);
+        else if (cap_conn_set_client(c, &addr, len) < 0)
             return NULL;
     }
-    return Py_NewRef(c->client);
+    if ((c->client & 1) != 0)
+        return cap_addresses_client(&c->server->addresses, c->client);
+    return Py_NewRef(client_object(c));
 }
 
 PyObject *
 cap_conn_server_address(cap_conn *c)
 {
-    if (c->address == NULL) {
-        struct sockaddr_storage addr;
-        socklen_t len = sizeof addr;
-        if (getsockname(cap_stream_fd(c->io), (struct sockaddr *)&addr, &len) < 0)
-            c->address = Py_NewRef(Py_None);
-        else if ((c->address = cap_address_object(&addr)) == NULL)
-            return NULL;
+    cap_addresses *a = &c->server->addresses;
+    struct sockaddr_storage addr;
+    socklen_t len;
+    if (c->address != 0)
+        return Py_NewRef(a->own[c->address - 1].object);
+    if (c->origin != NULL) {
+        const cap_inet *inet = &c->origin->server;
+        len = inet->any.sa_family == AF_INET ? sizeof inet->in : sizeof inet->in6;
+        memcpy(&addr, inet, len);
+    } else if (ask(c, getsockname, &addr, &len) < 0) {
+        Py_RETURN_NONE;
     }
-    return Py_NewRef(c->address);
+    return cap_addresses_own(a, &addr, len, &c->address);
 }
 
 const char *
@@ -112,8 +133,7 @@ conn_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     assert(c->state == CAP_CONN_CLOSED && c->work == c->server->no_work);
     cap_free(c->origin);
-    Py_XDECREF(c->client);
-    Py_XDECREF(c->address);
+    cap_conn_forget_client(c);
     Py_XDECREF(c->tls_info);
     Py_XDECREF(c->request);
     Py_DECREF(c->server);
@@ -126,7 +146,7 @@ static PyObject *
 conn_get_client(PyObject *self, void *Py_UNUSED(closure))
 {
     cap_conn *c = (cap_conn *)self;
-    return cap_conn_open(c) ? cap_conn_client(c) : Py_NewRef(c->client ? c->client : Py_None);
+    return cap_conn_open(c) || c->client != 0 ? cap_conn_client(c) : Py_NewRef(Py_None);
 }
 
 static PyObject *

@@ -6,7 +6,6 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include "asgi/conn.h"
 #include "asgi/server_rescue.h"
@@ -248,7 +247,6 @@ on_listener_closed(cap_listener *l)
     cap_server_listener *sl = listener_of(l);
     cap_server *s = sl->server;
     cap_count.uv_handles -= 2;
-    Py_XDECREF(sl->address);
     cap_free(sl);
     Py_DECREF(s);
 }
@@ -260,26 +258,6 @@ static const cap_listener_events listener_events = {
     .exhausted = on_exhausted,
     .closed = on_listener_closed,
 };
-
-/* scope["server"] of all its connections when the socket is bound to one address;
-   NULL without an exception when each connection has to be asked. */
-PyObject *
-cap_server_bound_address(int fd)
-{
-    struct sockaddr_storage addr;
-    socklen_t len = sizeof addr;
-    if (getsockname(fd, (struct sockaddr *)&addr, &len) < 0 || addr.ss_family != AF_UNIX)
-        return NULL;
-    const struct sockaddr_un *un = (const struct sockaddr_un *)&addr;
-    size_t path_len = len > offsetof(struct sockaddr_un, sun_path)
-                          ? len - offsetof(struct sockaddr_un, sun_path) : 0;
-    if (path_len > 0 && un->sun_path[0] != '\0')
-        path_len = strnlen(un->sun_path, path_len);
-    PyObject *path = PyUnicode_DecodeFSDefaultAndSize(un->sun_path, (Py_ssize_t)path_len);
-    if (path == NULL)
-        return NULL;
-    return Py_BuildValue("(NO)", path, Py_None);
-}
 
 static int
 check_open(cap_server *s)
@@ -297,24 +275,17 @@ server_listen(PyObject *self, PyObject *arg)
     int fd = PyObject_AsFileDescriptor(arg);
     if (fd < 0 || check_open(s) < 0)
         return NULL;
-    PyObject *address = cap_server_bound_address(fd);
-    if (address == NULL && PyErr_Occurred())
-        return NULL;
     cap_server_listener *sl = cap_calloc(1, sizeof *sl);
-    if (sl == NULL) {
-        Py_XDECREF(address);
+    if (sl == NULL)
         return PyErr_NoMemory();
-    }
     int rc = cap_listener_start(&sl->listener, s->reactor->uv, fd, &listener_events, sl);
     if (rc < 0) {
-        Py_XDECREF(address);
         cap_free(sl);
         PyErr_Format(PyExc_OSError, "cannot listen on descriptor %d: %s", fd, uv_strerror(rc));
         return NULL;
     }
     cap_count.uv_handles += 2;
     sl->server = (cap_server *)Py_NewRef(self);
-    sl->address = address;
     sl->next = s->listeners;
     s->listeners = sl;
     if (s->rescue != NULL && s->ssl_context == NULL)
@@ -826,6 +797,7 @@ server_dealloc(PyObject *self)
     server_clear(self);
     cap_memo_clear(&s->memo);
     cap_conn_works_free(s);
+    cap_addresses_clear(&s->addresses);
     cap_ws_pool_free(s->ws_pool);
     if (s->rescue != NULL)
         cap_rescue_unref(s->rescue);

@@ -5,6 +5,7 @@
 #define CAP_ASGI_SERVER_H
 
 #include "asgi/access_log.h"
+#include "asgi/addresses.h"
 #include "asgi/header_memo.h"
 #include "asgi/objects.h"
 #include "base/timer_wheel.h"
@@ -50,7 +51,6 @@ typedef struct cap_server_listener {
     cap_listener listener;
     struct cap_server_listener *next;
     struct cap_server *server; /* owned reference until closed */
-    PyObject *address;         /* scope["server"] when the socket is bound to one address; or NULL */
 } cap_server_listener;
 
 typedef struct cap_server {
@@ -107,6 +107,7 @@ typedef struct cap_server {
     unsigned spare_works;
     struct cap_conn_work *no_work;    /* owned: see conn_work.h */
     cap_header_memo memo;
+    cap_addresses addresses;
     cap_ws_pool *ws_pool;    /* of compressors; NULL without compression */
     uint64_t date_checked;   /* the uv_now() for which `defaults` was looked at */
     time_t date_second;
@@ -159,9 +160,6 @@ void cap_server_show(cap_server *s, cap_board *board, uint32_t slot);
 /* There is no descriptor for a connection that comes: end the one that was idle longest, and say
    so now and then. False: none is idle. Runs Python. */
 bool cap_server_exhausted(cap_server *s, int err);
-/* scope["server"] of connections of the unix socket `fd`; NULL without an exception when it is
-   none. */
-PyObject *cap_server_bound_address(int fd);
 
 /* See that the wheel is looked at no later than `due`. */
 void cap_server_want_timer(cap_server *s, uint64_t due);
