@@ -116,7 +116,7 @@ begin(cap_server *s, int fd, bool unix_socket, const cap_handover *h)
 
     /* From here the handle exists, and its close callback gives the reference back. */
     c->io = &c->stream.base;
-    int rc = cap_stream_uv_open(&c->stream, s->reactor->uv, fd, c->unix_socket, &cap_conn_stream_events, c);
+    int rc = cap_stream_uv_open(&c->stream, s->reactor->uv, fd, &cap_conn_stream_events, c);
     cap_count.uv_handles++;
     if (rc < 0) {
         close(fd);

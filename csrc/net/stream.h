@@ -120,14 +120,13 @@ typedef struct cap_stream_uv {
         uv_handle_t handle;
         uv_stream_t stream;
         uv_tcp_t tcp;
-        uv_pipe_t pipe;
     } h;
 } cap_stream_uv;
 
 /* Take over the connected socket `fd` (non-blocking). 0: it is the stream's. UV_E...:
    fd is still the caller's; a handle exists all the same and has to be closed by
    cap_stream_close. */
-int cap_stream_uv_open(cap_stream_uv *s, uv_loop_t *loop, int fd, bool unix_socket,
-                       const cap_stream_events *on, void *owner);
+int cap_stream_uv_open(cap_stream_uv *s, uv_loop_t *loop, int fd, const cap_stream_events *on,
+                       void *owner);
 
 #endif

@@ -121,14 +121,15 @@ op_close(cap_stream *s, unsigned how)
     uv_handle_t *handle = &self_of(s)->h.handle;
     assert(!uv_is_closing(handle));
     int fd = how != 0 ? op_fd(s) : -1;
-    bool reset = (how & CAP_CLOSE_RESET) != 0 && handle->type == UV_TCP;
-    if (fd >= 0 && reset) {
+    bool reset = (how & CAP_CLOSE_RESET) != 0;
+    if (fd >= 0 && reset) { /* means nothing to a unix socket */
         struct linger now = {.l_onoff = 1, .l_linger = 0};
         (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
     }
     if (fd >= 0 && (how & CAP_CLOSE_SHARED) != 0) {
         struct sockaddr none = {.sa_family = AF_UNSPEC};
-        if (!reset || connect(fd, &none, sizeof none) < 0) /* Linux sends an RST then */
+        /* Linux sends an RST then; a unix socket says EINVAL */
+        if (!reset || connect(fd, &none, sizeof none) < 0)
             (void)shutdown(fd, SHUT_RDWR);
     }
     uv_close(handle, on_close);
@@ -146,17 +147,15 @@ static const cap_stream_ops uv_ops = {
 };
 
 int
-cap_stream_uv_open(cap_stream_uv *s, uv_loop_t *loop, int fd, bool unix_socket,
-                   const cap_stream_events *on, void *owner)
+cap_stream_uv_open(cap_stream_uv *s, uv_loop_t *loop, int fd, const cap_stream_events *on,
+                   void *owner)
 {
     s->base.ops = &uv_ops;
     s->base.on = on;
     s->base.owner = owner;
-    /* Neither can fail without flags to look at (libuv 1.52, unix/tcp.c, pipe.c). */
-    if (unix_socket)
-        (void)uv_pipe_init(loop, &s->h.pipe, 0);
-    else
-        (void)uv_tcp_init(loop, &s->h.tcp);
+    /* Unix sockets, too: open, they are the same to libuv, and a uv_pipe_t is larger. Cannot
+       fail without flags to look at (libuv 1.52, unix/tcp.c). */
+    (void)uv_tcp_init(loop, &s->h.tcp);
     s->h.handle.data = s;
-    return unix_socket ? uv_pipe_open(&s->h.pipe, fd) : uv_tcp_open(&s->h.tcp, fd);
+    return uv_tcp_open(&s->h.tcp, fd);
 }
