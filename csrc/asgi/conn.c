@@ -58,7 +58,7 @@ cap_conn_rest(cap_conn *c)
         cap_stream_unwritten(c->io) != 0)
         return;
     cap_conn_work_give(c);
-    if (c->claim == NULL || c->rests || c->tls != NULL ||
+    if (c->claim == NULL || c->rests || cap_conn_tls(c) != NULL ||
         c->stream.base.on != &cap_conn_stream_events)
         return;
     c->claim->flags = (c->unix_socket ? CAP_HANDOVER_UNIX : 0) | (c->used ? CAP_HANDOVER_USED : 0);
@@ -165,9 +165,9 @@ cap_conn_on_closed(cap_stream *stream)
     unlist(c);
     if (!c->work->deferred.queued) /* else: at the turn's end */
         cap_conn_work_give(c);
-    if (c->tls != NULL) {
-        cap_stream_tls *t = c->tls;
-        c->tls = NULL;
+    cap_stream_tls *t = cap_conn_tls(c);
+    if (t != NULL) {
+        c->io = &c->stream.base;
         cap_stream_tls_free(t);
         cap_free(t);
     }
@@ -287,7 +287,7 @@ cap_conn_update_reading(cap_conn *c)
     if (!want)
         cap_stream_read_stop(c->io);
     c->reading = want;
-    if (want && c->tls != NULL)
+    if (want && cap_conn_tls(c) != NULL)
         cap_conn_flush_later(c); /* what was deciphered and not read is asked for then */
     /* While the application does not read, the client is not to blame for silence. */
     if (c->state == CAP_CONN_RUNNING && !c->body_ended && want && c->server->set.timeout_request_body)

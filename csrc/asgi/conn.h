@@ -30,14 +30,11 @@ typedef enum cap_conn_state {
 
 typedef struct cap_conn {
     PyObject_HEAD
-    cap_state *st;
     cap_server *server;          /* owned */
     struct cap_conn *next, *prev; /* server's list while open */
     cap_request *request;        /* owned: the one being answered, or NULL */
-    cap_stream *io;              /* what we read and write: `stream`, or `tls` over it */
+    cap_stream *io;              /* what we read and write: `stream`, or TLS over it, owned */
     cap_stream_uv stream;
-    cap_stream_tls *tls;         /* owned; or NULL */
-    PyObject *tls_info;          /* scope["extensions"]["tls"]; NULL: not asked yet */
     cap_conn_work *work;         /* its own, or the server's no_work */
     cap_wheel_node timer;        /* at the first of due_read and its work's */
     uint64_t due_read;           /* ms; 0: none. What it means is the state's */
@@ -163,6 +160,13 @@ bool cap_conn_has_answered(const cap_conn *c);
 void cap_conn_finish(cap_conn *c);
 /* Answer by ourselves with this status, log the reason, and end the connection. */
 void cap_conn_refuse(cap_conn *c, int status, const char *reason);
+
+/* NULL: it is not TLS. */
+static inline cap_stream_tls *
+cap_conn_tls(const cap_conn *c)
+{
+    return c->io != &c->stream.base ? (cap_stream_tls *)c->io : NULL;
+}
 
 static inline bool
 cap_conn_open(const cap_conn *c)

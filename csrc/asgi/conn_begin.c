@@ -28,7 +28,6 @@ begin_tls(cap_conn *c)
     }
     c->stream.base.on = &cap_tls_inner_events;
     c->stream.base.owner = t;
-    c->tls = t;
     c->io = &t->base;
     return 0;
 }
@@ -52,7 +51,7 @@ on_proxy_read(cap_stream *stream, const char *data, ssize_t n)
             PyErr_WriteUnraisable((PyObject *)c->server);
             cap_conn_close(c, true);
         } else {
-            if (c->tls != NULL && cap_stream_read_start(c->io) < 0)
+            if (cap_conn_tls(c) != NULL && cap_stream_read_start(c->io) < 0)
                 cap_conn_close(c, true);
             if (rest.len != 0 && cap_conn_open(c))
                 stream->on->read(stream, rest.data, (ssize_t)rest.len);
@@ -94,9 +93,8 @@ begin(cap_server *s, int fd, bool unix_socket, const cap_handover *h)
         PyErr_WriteUnraisable((PyObject *)s);
         return;
     }
-    memset((char *)c + offsetof(cap_conn, st), 0, sizeof *c - offsetof(cap_conn, st));
+    memset((char *)c + sizeof(PyObject), 0, sizeof *c - sizeof(PyObject));
     cap_count.connections++;
-    c->st = s->st;
     c->server = (cap_server *)Py_NewRef((PyObject *)s);
     c->memo = -1;
     c->state = CAP_CONN_IDLE;

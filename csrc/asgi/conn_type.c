@@ -121,7 +121,6 @@ conn_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(c->server);
     Py_VISIT(c->request);
-    Py_VISIT(c->tls_info);
     return 0;
 }
 
@@ -134,7 +133,6 @@ conn_dealloc(PyObject *self)
     assert(c->state == CAP_CONN_CLOSED && c->work == c->server->no_work);
     cap_free(c->origin);
     cap_conn_forget_client(c);
-    Py_XDECREF(c->tls_info);
     Py_XDECREF(c->request);
     Py_DECREF(c->server);
     cap_count.connections--;

@@ -534,12 +534,12 @@ request_repr(PyObject *self)
 cap_request *
 cap_request_new(cap_conn *c)
 {
-    cap_request *r = PyObject_GC_New(cap_request, c->st->type.Request);
+    cap_request *r = PyObject_GC_New(cap_request, c->server->st->type.Request);
     if (r == NULL)
         return NULL;
     memset((char *)r + offsetof(cap_request, st), 0, sizeof *r - offsetof(cap_request, st));
     cap_count.requests++;
-    r->st = c->st;
+    r->st = c->server->st;
     r->server = (cap_server *)Py_NewRef((PyObject *)c->server);
     r->conn = (cap_conn *)Py_NewRef((PyObject *)c);
     r->begun_ns = uv_hrtime();

@@ -152,17 +152,18 @@ extensions_of(cap_conn *c)
 {
     cap_server *s = c->server;
     PyObject *extensions = cap_dict_like(s->extensions);
-    if (extensions == NULL || c->tls == NULL || s->tls_info == NULL)
+    cap_stream_tls *t = cap_conn_tls(c);
+    if (extensions == NULL || t == NULL || s->tls_info == NULL)
         return extensions;
-    if (c->tls_info == NULL) {
-        PyObject *object = Py_NewRef(c->tls->object);
+    if (t->info == NULL) {
+        PyObject *object = Py_NewRef(t->object);
         PyObject *info = PyObject_CallOneArg(s->tls_info, object);
         Py_DECREF(object);
         if (info == NULL)
             goto fail;
-        Py_XSETREF(c->tls_info, info);
+        Py_XSETREF(t->info, info);
     }
-    PyObject *info = PyDict_Check(c->tls_info) ? cap_dict_like(c->tls_info) : Py_NewRef(c->tls_info);
+    PyObject *info = PyDict_Check(t->info) ? cap_dict_like(t->info) : Py_NewRef(t->info);
     if (set_new(extensions, s->st->str.tls, info) == 0)
         return extensions;
 fail:

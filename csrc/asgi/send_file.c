@@ -37,7 +37,7 @@ static ssize_t
 send_direct(cap_conn *c, cap_file *f)
 {
 #ifdef __linux__
-    if (c->tls == NULL && cap_conn_unsent(c) == 0) {
+    if (cap_conn_tls(c) == NULL && cap_conn_unsent(c) == 0) {
         size_t n = f->left < TURN_MAX ? (size_t)f->left : TURN_MAX;
         ssize_t sent = sendfile(cap_stream_fd(c->io), f->fd, &f->offset, n);
         if (sent >= 0)

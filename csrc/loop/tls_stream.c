@@ -437,6 +437,7 @@ void
 cap_stream_tls_free(cap_stream_tls *t)
 {
     Py_CLEAR(t->raw);
+    Py_CLEAR(t->info);
     Py_CLEAR(t->object);
     Py_CLEAR(t->incoming);
     Py_CLEAR(t->outgoing);

@@ -18,6 +18,7 @@ typedef struct cap_stream_tls {
     PyObject *outgoing;  /* ssl.MemoryBIO: what is to be sent */
     PyObject *object;    /* ssl.SSLObject */
     PyObject *raw;       /* what reads and writes fastest of it: its _sslobj, or itself */
+    PyObject *info;      /* the owner's, what it says of it; or NULL */
     char *buffer;        /* where alloc put the ciphertext; plaintext goes there too */
     size_t buffer_len;
     uint8_t stage;
