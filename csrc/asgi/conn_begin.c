@@ -87,7 +87,7 @@ adopt(cap_conn *c, const cap_handover *h)
 static void
 begin(cap_server *s, int fd, bool unix_socket, const cap_handover *h)
 {
-    cap_conn *c = PyObject_GC_New(cap_conn, s->st->type.Connection);
+    cap_conn *c = PyObject_New(cap_conn, s->st->type.Connection);
     if (c == NULL) {
         close(fd);
         PyErr_WriteUnraisable((PyObject *)s);
@@ -101,16 +101,13 @@ begin(cap_server *s, int fd, bool unix_socket, const cap_handover *h)
     c->body_ended = true;
     c->unix_socket = unix_socket;
     c->work = s->no_work;
-    /* Closed: making it may have run Python. Work: for TLS, and what a client sends at once. */
     if (s->closed || cap_server_loop_gone(s) || cap_conn_work_take(c) < 0) {
         c->state = CAP_CONN_CLOSED;
         close(fd);
-        PyObject_GC_Track(c);
         Py_DECREF(c);
         return;
     }
     cap_conn_list_last(c);
-    PyObject_GC_Track(c);
 
     /* From here the handle exists, and its close callback gives the reference back. */
     c->io = &c->stream.base;

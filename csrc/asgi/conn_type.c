@@ -114,29 +114,18 @@ static const char *const phrase[CAP_CONN_STATES] = {
     [CAP_CONN_CLOSED] = "closed",
 };
 
-static int
-conn_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    cap_conn *c = (cap_conn *)self;
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(c->server);
-    Py_VISIT(c->request);
-    return 0;
-}
-
 static void
 conn_dealloc(PyObject *self)
 {
     cap_conn *c = (cap_conn *)self;
     PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
     assert(c->state == CAP_CONN_CLOSED && c->work == c->server->no_work);
     cap_free(c->origin);
     cap_conn_forget_client(c);
     Py_XDECREF(c->request);
     Py_DECREF(c->server);
     cap_count.connections--;
-    PyObject_GC_Del(self);
+    PyObject_Free(self);
     Py_DECREF(type);
 }
 
@@ -176,7 +165,6 @@ static PyMethodDef conn_methods[] = {
 
 static PyType_Slot conn_slots[] = {
     {Py_tp_dealloc, conn_dealloc},
-    {Py_tp_traverse, conn_traverse},
     {Py_tp_getset, conn_getset},
     {Py_tp_methods, conn_methods},
     {0, NULL},
@@ -185,8 +173,7 @@ static PyType_Slot conn_slots[] = {
 static PyType_Spec conn_spec = {
     .name = "capicorn._core.Connection",
     .basicsize = sizeof(cap_conn),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = conn_slots,
 };
 
