@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -124,6 +121,8 @@ class _Command(click.Command):
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
+    import platform
+
     click.echo(
         f"Running capicorn {__version__} with {platform.python_implementation()} {platform.python_version()}"
         f" on {platform.system()}"
@@ -157,8 +156,7 @@ def _callback(app: str | None, **values: Any) -> None:
     _run(ctx, _CommandLine(app, values, given, config_file), worker_class)
 
 
-@dataclass(frozen=True)
-class _CommandLine:
+class _CommandLine(NamedTuple):
     """What was given, from which a Config is made at the start and again at each reload."""
 
     app: str | None
@@ -169,12 +167,13 @@ class _CommandLine:
 
     def config(self) -> Config:
         from capicorn.config import Config
-        from capicorn.supervisors.gunicorn_config import absolute_spec, load_config_file
 
         values, app = dict(self.values), self.app
         if self.config_file is None:
             unknown = []
         else:
+            from capicorn.supervisors.gunicorn_config import absolute_spec, load_config_file
+
             file = load_config_file(self.config_file)
             unknown = file.unknown
             if file.values.keys() & {"bind"} and self.given & {"host", "port", "uds", "fd"}:
@@ -202,7 +201,6 @@ class _CommandLine:
 
 def _run(ctx: click.Context, line: _CommandLine, worker_class: str | None) -> None:
     from capicorn.runner import run_config
-    from capicorn.supervisors.gunicorn_config import ConfigFileError
 
     start = os.getcwd()
 
@@ -215,7 +213,7 @@ def _run(ctx: click.Context, line: _CommandLine, worker_class: str | None) -> No
             os.chdir(here)
             raise
 
-    wrong = (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError, RuntimeError, ConfigFileError)
+    wrong = (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError, RuntimeError)
     try:
         config = line.config()
     except wrong as exc:
@@ -257,8 +255,8 @@ def print_without_us(exc: BaseException) -> None:
 def _first_of_theirs(tb: TracebackType | None) -> TracebackType | None:
     """The part of a traceback that begins with code that is neither ours nor that of import and asyncio. All of it
     when there is no such code, unless only the import system was at work (a syntax error)."""
-    ours = str(Path(__file__).parent)
-    library = (str(Path(traceback.__file__).parent / "asyncio"), str(Path(traceback.__file__).parent / "importlib"))
+    ours, theirs = os.path.dirname(__file__), os.path.dirname(traceback.__file__)
+    library = (os.path.join(theirs, "asyncio"), os.path.join(theirs, "importlib"))
     at, imported = tb, False
     while at is not None:
         name = at.tb_frame.f_code.co_filename

@@ -6,27 +6,24 @@ Making a Config configures logging and reads the environment file; the applicati
 from __future__ import annotations
 
 import inspect
-import json
 import logging
-import logging.config
 import os
 import socket
 import sys
 from collections.abc import Callable
-from configparser import ConfigParser, RawConfigParser
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from capicorn import listeners
 from capicorn.importer import ImportFromStringError, import_from_string
 from capicorn.logging import TRACE_LOG_LEVEL, ColourizedFormatter, adopted_loggers, own_names, own_names_ini, style
-from capicorn.reload_paths import reload_paths
 from capicorn.settings import BY_NAME, HTTP_IMPLEMENTATIONS, POSITIONAL, SETTINGS, WS_IMPLEMENTATIONS
 from capicorn.settings import INTERFACES as INTERFACES
 from capicorn.settings import UnsupportedSettingError as UnsupportedSettingError
 
 if TYPE_CHECKING:
     import asyncio
+    from configparser import RawConfigParser
+    from pathlib import Path
     from typing import Unpack
 
     from capicorn._arguments import ConfigArguments
@@ -198,6 +195,8 @@ class Config:
         self.reload_excludes: list[str] = []
         wanted = [_as_list(values[name]) for name in ("reload_dirs", "reload_includes", "reload_excludes")]
         if self.should_reload:
+            from capicorn.reload_paths import reload_paths
+
             watched = reload_paths(*wanted)
             self.reload_dirs, self.reload_includes, self.reload_excludes, self.reload_dirs_excludes = watched
             logger.info(
@@ -313,9 +312,13 @@ class Config:
     def _apply_log_config(self) -> bool:
         """Did it name uvicorn's loggers?"""
         source = self.log_config
+        import logging.config
+
         if isinstance(source, os.PathLike):
             source = self.log_config = os.fspath(source)
         if isinstance(source, str) and source.endswith(".json"):
+            import json
+
             with open(source, encoding="utf-8") as file:
                 source = json.load(file)
         elif isinstance(source, str) and source.endswith((".yaml", ".yml")):
@@ -329,13 +332,15 @@ class Config:
                     formatter["use_colors"] = self.use_colors
             logging.config.dictConfig(own)
             return renamed
+        import configparser
+
         if isinstance(source, str):
             if not os.path.exists(source):
                 raise FileNotFoundError(f"log_config: there is no file {source}")
-            parser = ConfigParser()
+            parser = configparser.ConfigParser()
             parser.read(source, encoding="utf-8")
             source = parser
-        renamed = isinstance(source, RawConfigParser) and own_names_ini(source)
+        renamed = isinstance(source, configparser.RawConfigParser) and own_names_ini(source)
         logging.config.fileConfig(source, disable_existing_loggers=False)  # type: ignore[arg-type]
         return renamed
 

@@ -182,9 +182,9 @@ def _is_literal(host: str | None) -> bool:
 
 def _addresses(host: str | None, port: int) -> list[Address]:
     found: list[Address] = []
-    for family, _, _, _, address in socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    ):
+    # octets: a str goes through the IDNA codec and its tables, which take longer to load than all else here
+    name = host.encode() if host and host.isascii() else host or None
+    for family, _, _, _, address in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
         if (family, address) not in found:
             found.append((family, address))
     return found

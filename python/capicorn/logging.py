@@ -6,14 +6,15 @@ Loggers: `capicorn` (handler on stderr), its children `capicorn.error` (the serv
 
 from __future__ import annotations
 
-import http
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from configparser import RawConfigParser
 from contextlib import contextmanager
 from copy import copy
-from typing import Any, ClassVar, Literal, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TextIO
+
+if TYPE_CHECKING:
+    from configparser import RawConfigParser
 
 TRACE_LOG_LEVEL = 5
 
@@ -112,6 +113,8 @@ class AccessFormatter(ColourizedFormatter):
     }
 
     def get_status_code(self, status_code: int) -> str:
+        import http
+
         try:
             phrase = http.HTTPStatus(status_code).phrase
         except ValueError:

@@ -4,7 +4,6 @@ supervisor, or a scoreboard of its own. `capicorn status` and `top` read it from
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import socket
 import sys
@@ -127,8 +126,10 @@ def describe(config: Config, sockets: Sequence[socket.socket], workers: int = 0)
         "workers": workers,
         "since": time.time(),
     }
+    from json import JSONEncoder
+
     # not json.dumps: an application's tests may watch whether that is called
-    return json.JSONEncoder(separators=(",", ":")).encode(facts).encode()
+    return JSONEncoder(separators=(",", ":")).encode(facts).encode()
 
 
 def _name(app: Any) -> str:

@@ -11,7 +11,6 @@ import functools
 import gc
 import logging
 import os
-import random
 import signal
 import socket
 import sys
@@ -159,7 +158,12 @@ class Server:
     @functools.cached_property
     def limit_max_requests(self) -> int | None:
         limit = self.config.limit_max_requests
-        return None if limit is None else limit + random.randint(0, self.config.limit_max_requests_jitter)
+        jitter = self.config.limit_max_requests_jitter
+        if limit is None or jitter == 0:
+            return limit
+        import random
+
+        return limit + random.randint(0, jitter)
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve in a loop of its own until the end. Raises SystemExit(3) when the start fails and, as

@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 ENV_PREFIXES = ("CAPICORN_", "UVICORN_")
 """Of the environment variables that stand for a flag; the first that is set wins."""
@@ -33,8 +32,7 @@ class UnsupportedSettingError(ValueError):
     """A setting whose feature is not in this release."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One row. `name` is the keyword argument; the environment variables are made from it."""
 
     name: str

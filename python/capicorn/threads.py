@@ -7,10 +7,11 @@ import asyncio
 import importlib.util
 import logging
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from capicorn.thread_pool import AnyIOThreads, Executor
 
 FULL = 5.0
@@ -50,6 +51,8 @@ class ThreadPool:
             if self.size is not None or getattr(loop, "_default_executor", None) is None:
                 self._executor = Executor(loop, self.size)
         elif self.size is not None:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._executor = ThreadPoolExecutor(self.size, thread_name_prefix="capicorn")
         if self._executor is not None:
             loop.set_default_executor(self._executor)

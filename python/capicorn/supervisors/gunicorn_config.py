@@ -50,7 +50,7 @@ WITHOUT_EFFECT = frozenset(
 OURS = frozenset(name for name, row in BY_NAME.items() if row.scope != "run") | {"app_dir"}
 
 
-class ConfigFileError(Exception):
+class ConfigFileError(ValueError):
     """The file cannot be read, or holds a wrong value; the text names it."""
 
 

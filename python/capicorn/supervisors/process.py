@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import grp
 import importlib
@@ -10,7 +9,7 @@ import os
 import pwd
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from capicorn.config import Config
@@ -74,7 +73,9 @@ def die_with_parent(parent: int) -> None:
         _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _prctl(option: int, value: Any) -> None:
+def _prctl(option: int, value: int | bytes) -> None:
+    import ctypes
+
     try:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
     except (OSError, AttributeError):
@@ -114,7 +115,7 @@ def set_title(config: Config, role: str) -> None:
         setproctitle = importlib.import_module("setproctitle").setproctitle
     except ImportError:
         if config.proc_name and sys.platform == "linux":
-            _prctl(PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]))
+            _prctl(PR_SET_NAME, name.encode()[:15])
         return
     app = config.app if isinstance(config.app, str) else type(config.app).__name__
     setproctitle(f"{name}: {role} [{app}]")
