@@ -189,6 +189,13 @@ def links(work: Path) -> tuple[dict[bool, str], str]:
     return paths, "with assertions" if debug else "release"
 
 
+def compile_python(python: Path, paths: dict[bool, str]) -> None:
+    """Byte code of Capicorn and the applications, as pip makes it of the peers when it installs them: else the first
+    start of a Capicorn from a checkout has its compilation in it. Where it cannot be written things are as they
+    are."""
+    run([str(python), "-m", "compileall", "-qq", f"{paths[True]}/capicorn", f"{paths[True]}/benchmarks"])
+
+
 def prepare(work: Path, say: Say) -> Environment:
     """Everything that a run needs; `work` is an empty folder that lives as long as the run."""
     if sys.platform != "linux":
@@ -197,6 +204,7 @@ def prepare(work: Path, say: Say) -> Environment:
     paths, build = links(work)
     load, tls = load_program(cache, say)
     python, missing, versions = peers(cache, say)
+    compile_python(python, paths)
     return Environment(python, missing, versions, load, tls, work, paths, build, certificate(cache))
 
 
