@@ -67,9 +67,13 @@ GIVE_UP = 6
 EVERY_WORKER_NEEDS = (
     "asyncio",
     "capicorn.access",
+    "capicorn.guard",
     "capicorn.lifespan",
     "capicorn.loop",
     "capicorn.middleware.proxy_headers",
+    "capicorn.thread_pool",
+    "ctypes",
+    "http",
 )
 """Imported once before the fork, as the user who may read them."""
 
