@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +216,39 @@ def test_ipv6(start: Starter) -> None:
     (scope,) = app.scopes
     assert scope["client"] == ("::1", c.local[1])
     assert scope["server"][0] == "::1"
+
+
+def test_ipv4_client_of_a_socket_for_both_families(start: Starter) -> None:
+    if not Path("/proc/net/if_inet6").exists() or not Path("/proc/net/if_inet6").read_text():
+        pytest.skip("no IPv6 here")
+    app = Recorder()
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as both:
+        both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        both.bind(("::", 0))
+        port = both.getsockname()[1]
+        start(app, fd=both.fileno())
+        with Client(("127.0.0.1", port)) as c:
+            for _ in range(2):
+                c.send(get())
+                assert c.response().status == 200
+            expected = ("::ffff:127.0.0.1", c.local[1])
+    assert [scope["client"] for scope in app.scopes] == [expected] * 2
+    assert [scope["server"] for scope in app.scopes] == [("::ffff:127.0.0.1", port)] * 2
+
+
+def test_each_of_many_clients_has_its_own_address(start: Starter) -> None:
+    """More than there are places in the table of those that ask often; in turns, so that they displace each other."""
+    app = Recorder()
+    server = start(app)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(300)]
+        for _ in range(2):
+            for c in clients:
+                c.send(get())
+                assert c.response().status == 200
+        locals_ = [(c.local[0], c.local[1]) for c in clients]
+    assert [scope["client"] for scope in app.scopes] == locals_ * 2
+    assert {scope["server"] for scope in app.scopes} == {server.address}
 
 
 def test_state_is_a_shallow_copy_for_each_request(start: Starter) -> None:

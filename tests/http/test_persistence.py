@@ -161,6 +161,18 @@ def test_a_kept_11_connection_does_not_say_so(server: ServerProcess) -> None:
         assert c.get("/").response().all("connection") == []
 
 
+def test_empty_lines_are_counted_however_they_arrive(server: ServerProcess) -> None:
+    """Between two requests a connection gives its parser back; not when it has counted something."""
+    with server.connect() as c, server.connect() as other:
+        c.send(get("1.1"))
+        assert c.response().status == 200
+        for _ in range(5):
+            c.send("\r\n")
+            other.send(get("1.1"))  # answered behind what was read of the first
+            assert other.response().status == 200
+        assert c.response().status == 400
+
+
 def test_a_thousand_requests_on_one_connection(server: ServerProcess) -> None:
     with server.connect() as c:
         for i in range(1000):
