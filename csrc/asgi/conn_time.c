@@ -20,7 +20,8 @@ earlier(uint64_t a, uint64_t b)
 void
 cap_conn_rearm(cap_conn *c)
 {
-    uint64_t due = earlier(earlier(c->due_read, c->work->due_send), earlier(c->work->due_request, c->work->due_eof));
+    const cap_conn_work *w = c->work;
+    uint64_t due = earlier(earlier(c->due_read, w->due_send), earlier(w->due_request, w->due_eof));
     if (due == 0 || !cap_conn_open(c))
         return;
     if (cap_wheel_armed(&c->timer) && c->timer.due <= due)

@@ -105,6 +105,10 @@ void
 cap_conn_works_free(cap_server *s)
 {
     cap_conn_works_drop_spare(s);
+    /* Nobody has written to it. */
+    assert(s->no_work == NULL || (s->no_work->in.cap == 0 && s->no_work->out.cap == 0 &&
+                                  !s->no_work->deferred.queued && s->no_work->due_send == 0 &&
+                                  s->no_work->due_request == 0 && s->no_work->due_eof == 0));
     cap_free(s->no_work);
     s->no_work = NULL;
 }
