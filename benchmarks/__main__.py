@@ -6,11 +6,12 @@ import argparse
 import datetime
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import apps, report, wrk
 from .cases import CASES, Case
@@ -87,6 +88,10 @@ def write(folder: Path, results: dict[Case, dict[str, Outcome]], about: dict[str
         os.replace(temporary, folder / name)
 
 
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     if options.list:
@@ -98,6 +103,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"  {server.name:16} {server.title}")
         return 0
     terminal = Terminal()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # servers are sessions of their own and would stay
+        signal.signal(number, _interrupt)
     try:
         names = chosen(options.cases, [case.name for case in CASES], "case")
         servers = chosen(options.servers, list(SERVERS), "server")
