@@ -1,7 +1,7 @@
 """Compiles plain C programs that need no Python: tests/unit/test_*.c and tests/fuzz/fuzz_*.c.
 
-Each is linked with all of csrc/base and csrc/http, what csrc/net has without libuv, csrc/pool/claims.c, and the
-libraries that these need, with assertions on, and with AddressSanitizer and UndefinedBehaviorSanitizer when the
+Each is linked with all of csrc/base and csrc/http, what csrc/net has without libuv, claims.c and outbox.c of csrc/pool,
+and the libraries that these need, with assertions on, and with AddressSanitizer and UndefinedBehaviorSanitizer when the
 compiler can do that.
 """
 
@@ -21,7 +21,7 @@ import build_deps
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("base", "http")
-FILES = ("net/proxy_protocol.c", "pool/claims.c")
+FILES = ("net/proxy_protocol.c", "pool/claims.c", "pool/outbox.c")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 FUZZ = ("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=undefined")
 WARNINGS = ("-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers")

@@ -51,6 +51,17 @@ conn_of_stream(cap_stream *s)
 
 /* --- resting --------------------------------------------------------------------------- */
 
+cap_claim *
+cap_conn_prepare_rest(cap_conn *c)
+{
+    if (c->claim == NULL || c->rests || c->state != CAP_CONN_IDLE || !c->reading || c->feeding ||
+        c->work->in.len != 0 || cap_conn_tls(c) != NULL || c->stream.base.on != &cap_conn_stream_events)
+        return NULL;
+    c->claim->flags = (c->unix_socket ? CAP_HANDOVER_UNIX : 0) | (c->used ? CAP_HANDOVER_USED : 0);
+    c->claim->origin = c->origin;
+    return c->claim;
+}
+
 void
 cap_conn_rest(cap_conn *c)
 {
@@ -58,11 +69,8 @@ cap_conn_rest(cap_conn *c)
         cap_stream_unwritten(c->io) != 0)
         return;
     cap_conn_work_give(c);
-    if (c->claim == NULL || c->rests || cap_conn_tls(c) != NULL ||
-        c->stream.base.on != &cap_conn_stream_events)
+    if (cap_conn_prepare_rest(c) == NULL)
         return;
-    c->claim->flags = (c->unix_socket ? CAP_HANDOVER_UNIX : 0) | (c->used ? CAP_HANDOVER_USED : 0);
-    c->claim->origin = c->origin;
     c->rests = true;
     cap_claim_rest(c->claim);
 }
@@ -70,6 +78,8 @@ cap_conn_rest(cap_conn *c)
 bool
 cap_conn_take(cap_conn *c)
 {
+    if (c->gathered != 0)
+        cap_conn_take_output(c);
     if (c->rests) {
         c->rests = false;
         c->moved = !cap_claim_take(c->claim);
@@ -162,6 +172,7 @@ cap_conn_on_closed(cap_stream *stream)
     cap_reactor_enter(c->server->reactor);
     cap_count.uv_handles--;
     conn_goto(c, CAP_CONN_CLOSED);
+    assert(c->gathered == 0);
     unlist(c);
     if (!c->work->deferred.queued) /* else: at the turn's end */
         cap_conn_work_give(c);
@@ -314,8 +325,8 @@ next_cycle(cap_conn *c)
         cap_conn_flush_later(c);
         return;
     }
-    cap_conn_flush(c);
     cap_conn_update_reading(c);
+    cap_conn_flush_together(c);
     cap_conn_rest(c);
 }
 
@@ -476,7 +487,9 @@ start_request(cap_conn *c)
     if (!c->body_ended)
         cap_conn_due_in(c, &c->due_read, c->server->set.timeout_request_body);
     Py_INCREF(r);
-    cap_request_start(r);
+    cap_conn_hurry(c->server->reactor, r->begun_ns);
+    if (c->request == r)
+        cap_request_start(r);
     Py_DECREF(r);
 }
 
@@ -669,8 +682,8 @@ feed(cap_conn *c, const char *data, size_t len)
         cap_conn_flush_later(c); /* frames that came with the handshake */
     else if (c->eof && c->state != CAP_CONN_UPGRADED)
         at_eof(c);
-    cap_conn_flush(c);
     cap_conn_update_reading(c);
+    cap_conn_flush_together(c);
 }
 
 void
@@ -740,7 +753,9 @@ void
 cap_conn_on_turn_end(cap_deferred *d)
 {
     cap_conn *c = ((cap_conn_work *)((char *)d - offsetof(cap_conn_work, deferred)))->conn;
-    if (cap_conn_open(c) && !cap_server_loop_gone(c->server)) {
+    if (cap_conn_open(c) && !cap_conn_take(c)) {
+        cap_conn_close(c, false);
+    } else if (cap_conn_open(c) && !cap_server_loop_gone(c->server)) {
         if (c->work->in.len != 0 && c->state == CAP_CONN_UPGRADED)
             cap_websocket_feed(c, NULL, 0);
         else if (c->work->in.len != 0 && !c->feeding && wants_input(c))

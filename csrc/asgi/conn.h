@@ -56,6 +56,8 @@ typedef struct cap_conn {
     bool used;                   /* a request was served on it */
     bool body_ended;             /* of the request being answered */
     bool rests;                  /* `claim` says so; whoever works on it takes it back first */
+    uint8_t gathered;            /* `out` is in the reactor's outbox, in this place from 1 on, and is
+                                    taken back before it is touched; 0: it is not */
     bool moved;                  /* it is another process's now: only to be closed */
     bool adopted;                /* another process may have it open still */
     bool head_only;              /* ... which is a HEAD: no content in a response of our own */
@@ -92,6 +94,12 @@ int cap_conn_put_object(cap_conn *c, const Py_buffer *view, const char *head, si
 void cap_conn_flush(cap_conn *c);
 /* ... at the turn's end. */
 void cap_conn_flush_later(cap_conn *c);
+/* ... with the responses of others (pool/outbox.h), when it is one and nothing speaks against it.
+   May end this connection and others. */
+void cap_conn_flush_together(cap_conn *c);
+/* What was gathered may have been held for long enough by `now` (uv_hrtime). Runs Python: anything
+   may have happened to any connection. */
+void cap_conn_hurry(cap_reactor *r, uint64_t now);
 /* Octets that wait to be sent. */
 size_t cap_conn_unsent(const cap_conn *c);
 
@@ -148,8 +156,13 @@ void cap_conn_on_alloc(cap_stream *stream, uv_buf_t *buf);
 void cap_conn_on_closed(cap_stream *stream);
 /* Its deferred work. */
 void cap_conn_on_turn_end(cap_deferred *d);
-/* Before anything is done with a connection that may rest. False: it is not ours any more. */
+/* Before anything is done with a connection that may rest, or whose output was gathered. False: it
+   is not ours any more. */
 bool cap_conn_take(cap_conn *c);
+/* The output's part of it; `gathered` is not 0. */
+void cap_conn_take_output(cap_conn *c);
+/* Its claim, ready to say that it rests as soon as its output has left; NULL when it will not. */
+cap_claim *cap_conn_prepare_rest(cap_conn *c);
 /* One of its due_* in `timeout` ms; 0: never. */
 void cap_conn_due_in(cap_conn *c, uint64_t *due, uint64_t timeout);
 /* Into the server's list, at the end. */

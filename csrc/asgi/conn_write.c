@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "pool/outbox.h"
 
 /* Up to here a copy is cheaper than one more iovec and a reference. */
 #define COPY_MAX 8192
@@ -142,6 +143,75 @@ cap_conn_flush(cap_conn *c)
         return;
     }
     watch_progress(c);
+}
+
+/* ---- together with others ---- */
+
+void
+cap_conn_take_output(cap_conn *c)
+{
+    bool rests;
+    size_t sent = cap_outbox_take(c->server->reactor->outbox, c->gathered - 1u, &rests);
+    c->gathered = 0;
+    if (sent != 0) {
+        cap_tally_add(&c->server->tally->octets_out, sent);
+        cap_buffer_consume(&c->work->out, sent);
+        if (c->work->out.len == 0)
+            cap_buffer_free(&c->work->out);
+    }
+    c->rests = rests;
+}
+
+static void
+leave(void *owner)
+{
+    cap_conn *c = owner;
+    Py_INCREF(c);
+    if (cap_conn_take(c)) {
+        cap_conn_flush(c);
+        cap_conn_rest(c);
+    } else {
+        cap_conn_close(c, false);
+    }
+    Py_DECREF(c);
+}
+
+void
+cap_conn_hurry(cap_reactor *r, uint64_t now)
+{
+    if (r->gathered && now > r->outbox->since + CAP_OUTBOX_HOLD)
+        cap_reactor_flush(r);
+}
+
+void
+cap_conn_flush_together(cap_conn *c)
+{
+    cap_reactor *r = c->server->reactor;
+    cap_outbox *o = r->outbox;
+    const cap_conn_work *w = c->work;
+    if (o == NULL || c->state != CAP_CONN_IDLE || w->out.len == 0 || w->out.len > CAP_LOW_WATER ||
+        w->in.len != 0 || cap_conn_tls(c) != NULL || cap_stream_unwritten(c->io) != 0 ||
+        !cap_outbox_wants(o)) {
+        cap_conn_flush(c);
+        return;
+    }
+    if (cap_outbox_is_full(o)) {
+        Py_INCREF(c);
+        cap_reactor_flush(r);
+        bool same = r->outbox == o && c->state == CAP_CONN_IDLE && !cap_outbox_is_full(o);
+        if (!same)
+            cap_conn_flush(c);
+        Py_DECREF(c);
+        if (!same)
+            return;
+    }
+    if (!r->gathered) {
+        o->since = uv_hrtime();
+        o->leave = leave;
+        r->gathered = true;
+    }
+    c->gathered = (uint8_t)(cap_outbox_put(o, cap_stream_fd(c->io), w->out.data, w->out.len,
+                                           cap_conn_prepare_rest(c), c) + 1);
 }
 
 void

@@ -96,7 +96,7 @@ on_prepare(uv_prepare_t *prepare)
         return;
     }
     if (self->ready.len != 0 || self->io.len != 0 || self->reactor.first != NULL ||
-        self->stopping || self->reactor.fatal != NULL) {
+        self->reactor.gathered || self->stopping || self->reactor.fatal != NULL) {
         uv_idle_start(&uv->idle, on_idle);
         beat(self);
         return;
@@ -221,6 +221,7 @@ turn(cap_loop *self)
     uv_run(uv, busy ? UV_RUN_NOWAIT : UV_RUN_ONCE);
     cap_reactor_enter(r);
     cap_thread_pool_wake_now(self);
+    cap_reactor_flush(r);
     self->polling = false;
     self->may_sleep = false;
     self->asleep = false;
@@ -234,6 +235,7 @@ turn(cap_loop *self)
             rc = check_fatal(self);
         }
     }
+    cap_reactor_flush(r);
     r->running = was_running;
     return rc;
 }

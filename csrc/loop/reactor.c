@@ -81,6 +81,17 @@ cap_reactor_run_deferred(cap_reactor *r)
 }
 
 void
+cap_reactor_flush(cap_reactor *r)
+{
+    if (!r->gathered)
+        return;
+    PyObject *exc = cap_err_take();
+    r->gathered = false;
+    r->flush_outbox(r->outbox);
+    cap_err_restore(exc);
+}
+
+void
 cap_reactor_watchers_changed(cap_reactor *r)
 {
     if (r->foreign && !r->running && r->want_turn != NULL)

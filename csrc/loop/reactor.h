@@ -33,6 +33,11 @@ typedef struct cap_reactor {
     void *stepping;        /* whose step runs, as the beat says it; borrowed */
     cap_deferred *first;   /* deferred work, in order */
     cap_deferred *last;
+    /* Responses that leave together (pool/outbox.h): when the poll's callbacks have run, and at
+       the turn's end, if there are any. Borrowed, of our own loop's guard; NULL: none is held back. */
+    struct cap_outbox *outbox;
+    void (*flush_outbox)(struct cap_outbox *o); /* runs Python */
+    bool gathered;
     bool foreign;
     bool running;          /* inside uv_run or the ready queue: a turn's end will come */
     /* Called when work is deferred while not `running`: see that a turn comes
@@ -75,6 +80,8 @@ void cap_reactor_undefer(cap_reactor *r, cap_deferred *d);
 /* Run what is queued now; what queues itself meanwhile waits for the next call.
    Runs Python. */
 void cap_reactor_run_deferred(cap_reactor *r);
+/* What was gathered leaves. Keeps the exception that is set, if one is. */
+void cap_reactor_flush(cap_reactor *r);
 static inline bool
 cap_reactor_has_deferred(const cap_reactor *r)
 {

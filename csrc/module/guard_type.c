@@ -119,6 +119,7 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     /* Another server in the same loop has its own guard. */
     if ((set.warn != 0 || set.board != NULL || set.rescue != NULL) && self->reactor->beat == NULL) {
         self->attached = true;
+        set.gathers = !self->reactor->foreign;
     }
     int rc = cap_guard_start(self->guard, &set);
     if (rc != 0) {
@@ -141,6 +142,31 @@ fail:;
     return NULL;
 }
 
+static void
+flush_outbox(cap_outbox *o)
+{
+    cap_outbox_flush(o, uv_hrtime());
+}
+
+/* From now on the loop may gather responses, as there is somebody who sends them when it is late. */
+static void
+lend_outbox(guard_object *self)
+{
+    if (!self->running || !self->attached || self->reactor == NULL || self->reactor->foreign)
+        return;
+    self->reactor->outbox = &self->guard->outbox;
+    self->reactor->flush_outbox = flush_outbox;
+}
+
+static void
+take_outbox_back(guard_object *self)
+{
+    if (self->reactor == NULL || self->reactor->outbox != &self->guard->outbox)
+        return;
+    cap_reactor_flush(self->reactor);
+    self->reactor->outbox = NULL;
+}
+
 /* End the threads. May let other Python threads run. */
 static void
 stop_threads(guard_object *self)
@@ -148,6 +174,7 @@ stop_threads(guard_object *self)
     if (!self->running)
         return;
     self->running = false;
+    take_outbox_back(self);
     Py_BEGIN_ALLOW_THREADS /* the reporter may be waiting for the GIL */
     cap_guard_stop(self->guard);
     Py_END_ALLOW_THREADS
@@ -165,6 +192,7 @@ static PyObject *
 guard_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     guard_object *self = (guard_object *)op;
+    take_outbox_back(self); /* runs Python */
     cap_reactor *r = self->reactor;
     self->reactor = NULL;
     if (r != NULL) {
@@ -185,6 +213,10 @@ guard_watch(PyObject *op, PyObject *arg)
     if (on < 0)
         return NULL;
     atomic_store(&self->guard->watching, on != 0);
+    if (on)
+        lend_outbox(self);
+    else
+        take_outbox_back(self);
     Py_RETURN_NONE;
 }
 

@@ -287,7 +287,7 @@ is_late(watch *w, uint64_t since, uint64_t seq, uint64_t now)
 static bool
 wants_lateness(const cap_guard *g)
 {
-    return (g->set.board != NULL && cap_board_has_siblings(g->set.board, g->set.slot)) ||
+    return g->set.gathers || (g->set.board != NULL && cap_board_has_siblings(g->set.board, g->set.slot)) ||
            (g->set.rescue != NULL && g->set.rescue->health.path[0] != 0);
 }
 
@@ -302,6 +302,8 @@ look_late(cap_guard *g, watch *w, uint64_t now)
     bool late = is_late(w, watching ? since : 0, seq, now);
     tell_late(g, w, late ? since : 0);
     if (late) {
+        if (g->set.gathers)
+            cap_outbox_send(&g->outbox); /* first: then these connections may be rescued */
         uint64_t wait = g->set.rescue != NULL ? cap_rescue_pass(g->set.rescue, now) : 0;
         w->late_due = cap_board_now() +
                       (wait > CAP_GUARD_CLOSE_LOOK ? wait : CAP_GUARD_CLOSE_LOOK);
@@ -356,7 +358,8 @@ guard(void *arg)
     struct pollfd p[CAP_HEALTH_CONNECTIONS + 2];
     uint64_t now = cap_board_now();
     watch w = {.due = g->set.warn != 0 ? now + g->set.warn : FOREVER,
-               .late_due = g->set.board != NULL || g->set.rescue != NULL ? now : FOREVER, .busy_at = now};
+               .late_due = g->set.board != NULL || g->set.rescue != NULL || g->set.gathers ? now : FOREVER,
+               .busy_at = now};
     cap_responder_init(&responder, &g->set.health);
     for (;;) {
         uint64_t due = w.due < w.late_due ? w.due : w.late_due;

@@ -10,6 +10,7 @@
 #define CAP_POOL_GUARD_H
 
 #include "base/beat.h"
+#include "pool/outbox.h"
 #include "pool/rescue.h"
 #include "pool/responder.h"
 #include "pool/scoreboard.h"
@@ -55,12 +56,14 @@ typedef struct cap_guard_config {
     cap_board *board;  /* whose slot says when the loop is late; NULL: there are no siblings */
     uint32_t slot;
     cap_rescue *rescue; /* of the loop's connections; the caller's; NULL: they wait */
+    bool gathers;       /* the loop uses `outbox` */
 } cap_guard_config;
 
 struct cap_guard {
     cap_beat own_beat;
     cap_beat *beat;        /* the worker's in the scoreboard, or our own */
     cap_guard_config set;
+    cap_outbox outbox;     /* sent for the loop when it is late */
     _Atomic bool watching; /* blocks are looked for */
     _Atomic uint64_t blocks;  /* so many there were, */
     _Atomic uint64_t longest; /* and this many ms took the longest */
