@@ -11,6 +11,8 @@
 
 #define MAX_SLEEP_MS (24 * 3600 * 1000.0) /* asyncio's MAXIMUM_SELECT_TIMEOUT */
 #define CLOCK_RESOLUTION 1e-9
+/* For how long what is ready runs again before the next poll. */
+#define ROUNDS_S 20e-6
 
 double
 cap_loop_now(void)
@@ -177,11 +179,9 @@ run_queue(cap_loop *self, cap_ready *q)
 /* Without memory for a longer queue a timer stays where it is, and is due again in the next
    turn, when what is queued now has run. */
 static void
-queue_due_timers(cap_loop *self)
+queue_due_timers(cap_loop *self, double now)
 {
-    if (self->timers.len == 0)
-        return;
-    double end = cap_loop_now() + CLOCK_RESOLUTION;
+    double end = now + CLOCK_RESOLUTION;
     cap_timer *timer;
     while ((timer = cap_timer_heap_first(&self->timers)) != NULL && timer->when < end) {
         if (cap_ready_push(&self->ready, &timer->base) < 0) {
@@ -205,8 +205,27 @@ check_fatal(cap_loop *self)
     return -1;
 }
 
+/* A poll that finds nothing costs as much as a task's step: what became ready meanwhile
+   runs first, as it would in further turns, until so much time is gone since `start` that
+   descriptors have to be looked at. */
 static int
-turn(cap_loop *self)
+further_rounds(cap_loop *self, double start)
+{
+    const cap_reactor *r = &self->reactor;
+    while (self->ready.len != 0 && r->first == NULL && r->fatal == NULL && !self->stopping) {
+        double now = cap_loop_now();
+        if (now - start > ROUNDS_S)
+            break;
+        queue_due_timers(self, now);
+        if (run_queue(self, &self->ready) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* `rounds`: more than one of what is ready, if they are short. */
+static int
+turn(cap_loop *self, bool rounds)
 {
     cap_reactor *r = &self->reactor;
     uv_loop_t *uv = r->uv;
@@ -229,8 +248,9 @@ turn(cap_loop *self)
         uv_idle_stop(&self->uv->idle);
     /* The wake-up descriptor ended the sleep: now the handlers of signal.signal(). */
     if (check_fatal(self) == 0 && PyErr_CheckSignals() == 0 && run_queue(self, &self->io) == 0) {
-        queue_due_timers(self);
-        if (run_queue(self, &self->ready) == 0) {
+        double now = cap_loop_now();
+        queue_due_timers(self, now);
+        if (run_queue(self, &self->ready) == 0 && (!rounds || further_rounds(self, now) == 0)) {
             cap_reactor_run_deferred(r);
             rc = check_fatal(self);
         }
@@ -272,7 +292,7 @@ cap_loop_run(cap_loop *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     int rc;
     do
-        rc = turn(self);
+        rc = turn(self, true);
     while (rc == 0 && !self->stopping);
     cap_thread_pool_wake_now(self);
     if (self->reactor.beat != NULL)
@@ -287,7 +307,7 @@ cap_loop_run_once(cap_loop *self, PyObject *Py_UNUSED(ignored))
 {
     if (check_turn(self) < 0)
         return NULL;
-    int rc = turn(self);
+    int rc = turn(self, false);
     cap_thread_pool_wake_now(self);
     if (rc < 0)
         return NULL;

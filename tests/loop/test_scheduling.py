@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import logging
+import socket
 import threading
 import time
 import weakref
@@ -413,3 +414,60 @@ def test_debug_mode_warns_of_slow_callbacks_and_knows_where_they_came_from(
     assert handle._source_traceback[-1].name == "test_debug_mode_warns_of_slow_callbacks_and_knows_where_they_came_from"
     assert any("Executing <Handle" in m and "took 0.0" in m for m in caplog.messages)
     assert said[0]["source_traceback"]
+
+
+def test_tasks_that_only_yield_do_not_keep_descriptors_timers_and_threads_waiting(loop: Loop) -> None:
+    """What is ready again runs several times between two polls, but not for long."""
+    ends: list[str] = []
+    a, b = socket.socketpair()
+
+    async def spin() -> None:
+        while len(ends) < 3:
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        loop.add_reader(a, lambda: (ends.append("read"), loop.remove_reader(a)))
+        loop.call_later(0.001, ends.append, "timer")
+        thread = threading.Thread(target=loop.call_soon_threadsafe, args=(ends.append, "thread"))
+        thread.start()
+        b.send(b"x")
+        async with asyncio.timeout(10):
+            await spin()
+        thread.join()
+
+    with a, b:
+        loop.run_until_complete(main())
+    assert sorted(ends) == ["read", "thread", "timer"]
+
+
+def test_a_timer_that_is_due_comes_before_what_becomes_ready_later(loop: Loop) -> None:
+    seen: list[str] = []
+
+    def first() -> None:
+        loop.call_at(loop.time() - 1, seen.append, "timer")
+        loop.call_soon(second)
+
+    def second() -> None:
+        seen.append("ready")
+        loop.call_soon(seen.append, "later")
+        loop.call_soon(loop.stop)
+
+    loop.call_soon(first)
+    loop.run_forever()
+    assert seen == ["ready", "timer", "later"]
+
+
+def test_stop_ends_run_forever_before_what_became_ready_meanwhile(loop: Loop) -> None:
+    seen: list[int] = []
+
+    def again(n: int) -> None:
+        seen.append(n)
+        loop.call_soon(again, n + 1)
+        if n == 3:
+            loop.stop()
+
+    loop.call_soon(again, 0)
+    loop.run_forever()
+    assert seen == [0, 1, 2, 3]
+    turn(loop)
+    assert seen == [0, 1, 2, 3, 4]
