@@ -20,6 +20,21 @@ make_kwnames(cap_state *st, cap_loop_state *ls)
                : -1;
 }
 
+static int
+borrow_tasks(cap_loop_state *ls)
+{
+    PyObject *base = PyImport_ImportModule("asyncio.base_events");
+    PyObject *type = base != NULL ? PyObject_GetAttrString(base, "BaseEventLoop") : NULL;
+    if (type != NULL)
+        ls->create_task = PyObject_GetAttrString(type, "create_task");
+    Py_XDECREF(base);
+    Py_XDECREF(type);
+    if (ls->create_task == NULL || (ls->tasks = PyImport_ImportModule("asyncio.tasks")) == NULL ||
+        (ls->task_name = PyUnicode_InternFromString("Task")) == NULL)
+        return -1;
+    return 0;
+}
+
 int
 cap_loop_init(PyObject *module, cap_state *st)
 {
@@ -29,9 +44,10 @@ cap_loop_init(PyObject *module, cap_state *st)
         return -1;
     }
     st->loop = ls;
-    if (make_kwnames(st, ls) < 0 || cap_handle_types_init(module, st) < 0 ||
-        cap_loop_type_init(module, st) < 0 || cap_foreign_type_init(module, st) < 0 ||
-        cap_transport_type_init(module, st) < 0 || cap_thread_pool_type_init(module, st) < 0)
+    if (make_kwnames(st, ls) < 0 || borrow_tasks(ls) < 0 ||
+        cap_handle_types_init(module, st) < 0 || cap_loop_type_init(module, st) < 0 ||
+        cap_foreign_type_init(module, st) < 0 || cap_transport_type_init(module, st) < 0 ||
+        cap_thread_pool_type_init(module, st) < 0)
         return -1;
     return 0;
 }
@@ -47,6 +63,9 @@ cap_loop_init(PyObject *module, cap_state *st)
     X(future_kwnames)                                                          \
     X(task_kwnames)                                                            \
     X(create_kwnames)                                                          \
+    X(create_task)                                                             \
+    X(tasks)                                                                   \
+    X(task_name)                                                               \
     X(buffered_protocol)                                                       \
     X(protocol)                                                                \
     X(minus_one)                                                               \

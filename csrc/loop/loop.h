@@ -238,6 +238,8 @@ PyObject *cap_loop_call_later(cap_loop *loop, PyObject *const *args, Py_ssize_t 
 PyObject *cap_loop_call_at(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs,
                            PyObject *kwnames);
 PyObject *cap_loop_time(cap_loop *loop, PyObject *ignored);
+PyObject *cap_loop_create_task(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs,
+                               PyObject *kwnames);
 PyObject *cap_loop_add_reader(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs,
                               PyObject *kwnames);
 PyObject *cap_loop_add_writer(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs,
@@ -295,6 +297,9 @@ typedef struct cap_loop_state {
     PyObject *future_kwnames;    /* keyword names: ("loop",) */
     PyObject *task_kwnames;      /* ("loop", "context", "eager_start"), without the last on 3.11 */
     PyObject *create_kwnames;    /* ("context",) */
+    PyObject *create_task;       /* BaseEventLoop.create_task */
+    PyObject *tasks;             /* asyncio.tasks */
+    PyObject *task_name;         /* "Task" */
     /* Stream transports: methods that handles call, asyncio's classes, names. */
     PyObject *transport_method[CAP_TRANSPORT_KINDS][CAP_TRANSPORT_CALLBACKS];
     PyObject *buffered_protocol; /* asyncio.BufferedProtocol */

@@ -1,4 +1,4 @@
-/* What is to run, and when: call_soon and its like, and what watches descriptors
+/* What is to run, and when: call_soon and its like, tasks, and what watches descriptors
    (watcher.c), with the arguments that asyncio gives them. */
 #include "loop/loop.h"
 
@@ -224,4 +224,60 @@ PyObject *
 cap_loop_watched_fds(cap_loop *self, PyObject *Py_UNUSED(ignored))
 {
     return cap_watcher_fds(self);
+}
+
+/* ---- tasks ---- */
+
+#define TASK_KEYWORDS 2
+
+/* Whether all of them are ones that asyncio.Task and every BaseEventLoop.create_task know. */
+static bool
+plain_task_keywords(const cap_state *st, PyObject *kwnames)
+{
+    Py_ssize_t n = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
+    if (n > TASK_KEYWORDS)
+        return false;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *key = PyTuple_GET_ITEM(kwnames, i);
+        if (key != st->str.context && PyUnicode_CompareWithASCIIString(key, "context") != 0 &&
+            PyUnicode_CompareWithASCIIString(key, "name") != 0)
+            return false;
+    }
+    return true;
+}
+
+/* ("loop", *kwnames) */
+static PyObject *
+with_loop(const cap_state *st, PyObject *kwnames)
+{
+    PyObject *loop_only = cap_loop_state_of((cap_state *)st)->future_kwnames;
+    return kwnames != NULL ? PySequence_Concat(loop_only, kwnames) : Py_NewRef(loop_only);
+}
+
+/* asyncio.Task(coro, loop=loop, **kwargs). What is out of the ordinary is left to
+   BaseEventLoop.create_task. */
+PyObject *
+cap_loop_create_task(cap_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    cap_state *st = self->reactor.st;
+    cap_loop_state *ls = cap_loop_state_of(st);
+    Py_ssize_t nkw = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
+    if (nargs != 1 || self->closed || self->debug || self->task_factory != NULL ||
+        !plain_task_keywords(st, kwnames)) {
+        PyObject *method = PyMethod_New(ls->create_task, (PyObject *)self);
+        PyObject *task =
+            method != NULL ? PyObject_Vectorcall(method, args, (size_t)nargs, kwnames) : NULL;
+        Py_XDECREF(method);
+        return task;
+    }
+    PyObject *stack[1 + 2 + TASK_KEYWORDS] = {NULL, args[0], (PyObject *)self};
+    for (Py_ssize_t i = 0; i < nkw; i++)
+        stack[3 + i] = args[nargs + i];
+    PyObject *type = PyObject_GetAttr(ls->tasks, ls->task_name); /* people replace it */
+    PyObject *names = type != NULL ? with_loop(st, kwnames) : NULL, *task = NULL;
+    if (names != NULL)
+        task = PyObject_Vectorcall(type, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+    Py_XDECREF(names);
+    Py_XDECREF(type);
+    return task;
 }

@@ -327,6 +327,9 @@ static PyMethodDef loop_methods[] = {
      PyDoc_STR("get_debug($self)\n--\n\nWhether debug mode is on.")},
     {"create_future", (PyCFunction)loop_create_future, METH_NOARGS,
      PyDoc_STR("create_future($self)\n--\n\nA new asyncio.Future of this loop.")},
+    {"create_task", FAST(cap_loop_create_task), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("create_task($self, coro, /, **kwargs)\n--\n\n"
+               "Schedule a coroutine. Returns its asyncio.Task.")},
     {"_add_reader", FAST(cap_loop_add_reader), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_add_writer", FAST(cap_loop_add_writer), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_remove_reader", (PyCFunction)cap_loop_remove_reader, METH_O, NULL},

@@ -471,3 +471,53 @@ def test_stop_ends_run_forever_before_what_became_ready_meanwhile(loop: Loop) ->
     assert seen == [0, 1, 2, 3]
     turn(loop)
     assert seen == [0, 1, 2, 3, 4]
+
+
+def test_tasks_have_their_names_contexts_and_class(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    var: contextvars.ContextVar[int] = contextvars.ContextVar("var")
+    context = contextvars.Context()
+    context.run(var.set, 7)
+
+    async def coro() -> int:
+        return var.get(0)
+
+    async def main() -> None:
+        plain = loop.create_task(coro())
+        named = loop.create_task(coro(), name="Erna")
+        both = loop.create_task(coro(), name="Otto", context=context)
+        assert [type(task) for task in (plain, named, both)] == [asyncio.Task] * 3
+        assert plain.get_name().startswith("Task-")
+        assert [named.get_name(), both.get_name()] == ["Erna", "Otto"]
+        assert await asyncio.gather(plain, named, both) == [0, 0, 7]
+
+        class Other(asyncio.Task[Any]):
+            pass
+
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.tasks, "Task", Other)
+            other = loop.create_task(coro())
+        assert type(other) is Other
+        await other
+        made: list[Any] = []
+        loop.set_task_factory(lambda loop, coro, **kwargs: made.append(kwargs) or asyncio.Task(coro, loop=loop))
+        await loop.create_task(coro(), context=context)
+        assert [kwargs.get("context") for kwargs in made] == [context]
+        loop.set_task_factory(None)
+        loop.set_debug(True)
+        debugged = loop.create_task(coro())
+        loop.set_debug(False)
+        assert debugged._source_traceback[-1].name == "main"  # type: ignore[attr-defined]
+        await debugged
+
+    loop.run_until_complete(main())
+    with pytest.raises(TypeError):
+        loop.create_task(7)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        loop.create_task()  # type: ignore[call-arg]
+    unused = coro()
+    with pytest.raises(TypeError):
+        loop.create_task(unused, colour="green")  # type: ignore[call-arg]
+    loop.close()
+    with pytest.raises(RuntimeError):
+        loop.create_task(unused)
+    unused.close()
