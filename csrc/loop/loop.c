@@ -1,5 +1,6 @@
 /* capicorn._core.Loop: the turn, when to sleep, and libuv's side. */
 #include "loop/loop.h"
+#include "loop/resolver.h"
 #include "loop/thread_pool.h"
 #include "loop/transport.h"
 
@@ -62,7 +63,9 @@ on_timer(uv_timer_t *timer)
 static void
 on_async(uv_async_t *async)
 {
-    cap_reactor_enter(&loop_of((uv_handle_t *)async)->reactor);
+    cap_loop *self = loop_of((uv_handle_t *)async);
+    cap_reactor_enter(&self->reactor);
+    cap_resolver_deliver(self);
 }
 
 static void

@@ -204,6 +204,7 @@ struct cap_loop {
         unsigned burst;
         uint64_t turn; /* libuv's count of them */
     } accept;
+    struct cap_resolver *resolver;    /* resolver.h; NULL until it is needed */
     char *read_buffer;                /* what they read into; NULL until it is needed */
     PyObject *weakrefs;
 };

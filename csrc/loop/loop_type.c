@@ -1,6 +1,7 @@
 /* The type capicorn._core.Loop: its life as an object, and what BaseEventLoop keeps in
    Python. */
 #include "loop/loop.h"
+#include "loop/resolver.h"
 #include "loop/thread_pool.h"
 #include "loop/transport.h"
 
@@ -38,6 +39,7 @@ loop_dispose(cap_loop *self, PyObject *Py_UNUSED(ignored))
     self->closed = true;
     drop_queues(self);
     cap_transports_drop(self);
+    cap_resolver_close(self);
     int left = cap_loop_close_uv(self);
     cap_watcher_close(self);
     cap_handle_drop_spares(self);
@@ -98,6 +100,8 @@ loop_traverse(cap_loop *self, visitproc visit, void *arg)
     Py_VISIT(self->task_factory);
     Py_VISIT(self->reactor.fatal);
     int rc = cap_transports_traverse(self, visit, arg);
+    if (rc == 0)
+        rc = cap_resolver_traverse(self, visit, arg);
     return rc != 0 ? rc : cap_watcher_traverse(self, visit, arg);
 }
 
@@ -106,6 +110,7 @@ loop_clear(cap_loop *self)
 {
     drop_queues(self);
     cap_transports_drop(self);
+    cap_resolver_close(self);
     for (size_t i = 0; i < self->watcher.len; i++) {
         Py_CLEAR(self->watcher.item[i].reader);
         Py_CLEAR(self->watcher.item[i].writer);
@@ -335,6 +340,8 @@ static PyMethodDef loop_methods[] = {
     {"_remove_reader", (PyCFunction)cap_loop_remove_reader, METH_O, NULL},
     {"_remove_writer", (PyCFunction)cap_loop_remove_writer, METH_O, NULL},
     {"_accept", FAST(cap_loop_accept), METH_FASTCALL, NULL},
+    {"_look_up", FAST(cap_resolver_look_up), METH_FASTCALL, NULL},
+    {"_forget_lookup", (PyCFunction)cap_resolver_forget, METH_O, NULL},
     {"_watch_of", (PyCFunction)cap_loop_watch_of, METH_O, NULL},
     {"_watched_fds", (PyCFunction)cap_loop_watched_fds, METH_NOARGS, NULL},
     {"_write_to_self", (PyCFunction)loop_write_to_self, METH_NOARGS, NULL},

@@ -35,6 +35,7 @@
     X(asyncio_Task, "asyncio", "Task")                                         \
     X(asyncio_Future, "asyncio", "Future")                                     \
     X(asyncio_CancelledError, "asyncio", "CancelledError")                     \
+    X(socket_gaierror, "socket", "gaierror")                                   \
     X(socket_socket, "socket", "socket")
 
 typedef struct cap_state {

@@ -147,6 +147,8 @@ def _is_address(host: object) -> bool:
     if not isinstance(host, str):
         return False
     try:
+        if ":" not in host and not host[-1:].isdigit():
+            return False  # what most names end with costs no exception
         if ":" in host:
             socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
         else:
@@ -174,6 +176,9 @@ def _run_handle(handle: asyncio.Handle) -> None:
         handle._run()
 
 
+# The standard library's, if it still is.
+_GETADDRINFO = socket.getaddrinfo if getattr(socket.getaddrinfo, "__globals__", None) is vars(socket) else None
+
 _SelectorEventLoop = asyncio.SelectorEventLoop  # as it was: people put others into its place
 
 
@@ -185,6 +190,7 @@ class Loop(_core.Loop, _SelectorEventLoop):
     """
 
     _anyio_threads: AnyIOThreads | None = None
+    _looks_up = True
 
     def __init__(self) -> None:
         self._saved_wakeup_fd: int | None = None
@@ -469,7 +475,22 @@ class Loop(_core.Loop, _SelectorEventLoop):
         context = getattr(transport, "_context", None) or self._children.get(id(transport._protocol))
         self.call_soon_threadsafe(transport._process_exited, returncode, context=context)
 
-    # Names that are addresses already: the system's answer comes at once, without a thread.
+    # Names that are addresses already: the system's answer comes at once, without a thread. Other names are looked up
+    # in threads that need no GIL, unless an application has put something of its own into the way.
+
+    def set_default_executor(self, executor: Any) -> None:
+        """Set the executor of run_in_executor(None, ...)."""
+        super().set_default_executor(executor)
+        self._looks_up = getattr(executor, "_capicorn_call", None) is not None  # thread_pool.Executor
+
+    def _may_look_up(self) -> bool:
+        return (
+            self._looks_up
+            and not self._debug
+            and not self._executor_shutdown_called
+            and base_events.socket.getaddrinfo is _GETADDRINFO
+            and getattr(self.run_in_executor, "__func__", None) is Loop.run_in_executor
+        )
 
     async def getaddrinfo(
         self,
@@ -481,10 +502,23 @@ class Loop(_core.Loop, _SelectorEventLoop):
         proto: int = 0,
         flags: int = 0,
     ) -> Any:
-        """As `socket.getaddrinfo()`, in the default executor unless `host` is an address and `port` a number."""
+        """As `socket.getaddrinfo()`: in a thread, unless `host` is an address and `port` a number.
+
+        One of the default executor's when an application has set that, or has replaced `socket.getaddrinfo`.
+        """
         if _is_address(host) and _is_number(port):
             look_up = self._getaddrinfo_debug if self._debug else socket.getaddrinfo
             return look_up(host, port, family, type, proto, flags)
+        if self._may_look_up():
+            future = self._look_up(host, port, family, type, proto, flags)
+            if future is not None:
+                try:
+                    found = await future
+                except asyncio.CancelledError:
+                    self._forget_lookup(future)
+                    raise
+                families, types = socket.AddressFamily._value2member_map_, socket.SocketKind._value2member_map_
+                return [(families.get(a, a), types.get(b, b), c, d, e) for a, b, c, d, e in found]
         return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
