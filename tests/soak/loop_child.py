@@ -167,6 +167,13 @@ class Soak:
             await seen
             loop.remove_reader(a)
 
+    async def names(self) -> None:
+        loop = asyncio.get_running_loop()
+        lookups = [loop.create_task(loop.getaddrinfo("localhost", 80)) for _ in range(self.rng.randrange(1, 9))]
+        await asyncio.sleep(0)
+        self.rng.choice(lookups).cancel()
+        await asyncio.gather(*lookups, return_exceptions=True)
+
     async def worker(self, until: float) -> None:
         kinds: list[Callable[[], Awaitable[None]]] = [
             self.protocols,
@@ -180,6 +187,7 @@ class Soak:
             self.servers,
             self.timers,
             self.watchers,
+            self.names,
         ]
         while time.monotonic() < until:
             with contextlib.suppress(OSError):
