@@ -82,20 +82,115 @@ fill(cap_handle *h, cap_loop *loop, PyObject *callback, PyObject *const *args, P
     return 0;
 }
 
-cap_handle *
-cap_handle_new(cap_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
-               PyObject *context)
+static int
+handle_traverse(cap_handle *h, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(h));
+    Py_VISIT((PyObject *)h->loop);
+    Py_VISIT(h->callback);
+    Py_VISIT(h->context);
+    Py_VISIT(h->rest);
+    for (int i = 0; i < CAP_HANDLE_INLINE; i++)
+        Py_VISIT(h->arg[i]);
+    Py_VISIT(h->source_traceback);
+    return 0;
+}
+
+static void
+track(cap_handle *h)
+{
+    PyObject_GC_Track((PyObject *)h);
+    h->flags |= CAP_HANDLE_TRACKED;
+}
+
+static cap_handle *
+new_untracked(cap_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+              PyObject *context)
 {
     cap_handle *h =
         take_memory(loop, loop->reactor.st->type.Handle, &loop->spare, &loop->nspare);
     if (h == NULL)
         return NULL;
     h->flags = 0;
-    int rc = fill(h, loop, callback, args, nargs, context);
-    PyObject_GC_Track((PyObject *)h);
-    if (rc < 0)
+    if (fill(h, loop, callback, args, nargs, context) < 0)
         Py_CLEAR(h);
     return h;
+}
+
+cap_handle *
+cap_handle_new(cap_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *context)
+{
+    cap_handle *h = new_untracked(loop, callback, args, nargs, context);
+    if (h != NULL)
+        track(h);
+    return h;
+}
+
+cap_handle *
+cap_handle_queue(cap_loop *loop, cap_ready *q, PyObject *callback, PyObject *const *args,
+                 Py_ssize_t nargs, PyObject *context)
+{
+    cap_handle *h = new_untracked(loop, callback, args, nargs, context);
+    /* Making it ran Python, so the loop may be closed. */
+    if (h != NULL && (cap_loop_check_closed(loop) < 0 || cap_ready_push(q, h) < 0))
+        Py_CLEAR(h);
+    return h;
+}
+
+/* Contexts end as ones that the garbage collector knows. */
+static void
+show_context(cap_handle *h)
+{
+    if (h->flags & CAP_HANDLE_HIDES_CONTEXT) {
+        h->flags &= ~(uint32_t)CAP_HANDLE_HIDES_CONTEXT;
+        PyObject_GC_Track(h->context);
+    }
+}
+
+void
+cap_handle_hide_context(cap_handle *h)
+{
+    if (Py_REFCNT(h->context) == 1 && !(h->flags & CAP_HANDLE_HIDES_CONTEXT)) {
+        PyObject_GC_UnTrack(h->context);
+        h->flags |= CAP_HANDLE_HIDES_CONTEXT;
+    }
+}
+
+void
+cap_handle_end_queued(cap_handle *h)
+{
+    if (Py_REFCNT((PyObject *)h) > 1 && !(h->flags & CAP_HANDLE_TRACKED)) {
+        show_context(h);
+        track(h);
+    }
+    Py_DECREF((PyObject *)h);
+}
+
+/* What it holds, as if the queue did. */
+static int
+traverse_queued(cap_handle *h, visitproc visit, void *arg)
+{
+    int rc = handle_traverse(h, visit, arg);
+    if (rc == 0 && (h->flags & CAP_HANDLE_HIDES_CONTEXT) && Py_REFCNT(h->context) == 1)
+        rc = Py_TYPE(h->context)->tp_traverse(h->context, visit, arg);
+    return rc;
+}
+
+int
+cap_ready_traverse(const cap_ready *q, visitproc visit, void *arg)
+{
+    for (size_t i = 0; i < q->len; i++) {
+        cap_handle *h = q->slot[(q->head + i) & q->mask];
+        if ((h->flags & CAP_HANDLE_TRACKED) || Py_REFCNT((PyObject *)h) > 1)
+            Py_VISIT((PyObject *)h);
+        else {
+            int rc = traverse_queued(h, visit, arg);
+            if (rc != 0)
+                return rc;
+        }
+    }
+    return 0;
 }
 
 cap_timer *
@@ -110,10 +205,10 @@ cap_timer_new(cap_loop *loop, double when, PyObject *callback, PyObject *const *
     h->flags = CAP_HANDLE_TIMER;
     timer->when = when;
     timer->pos = -1;
-    int rc = fill(h, loop, callback, args, nargs, context);
-    PyObject_GC_Track((PyObject *)h);
-    if (rc < 0)
+    if (fill(h, loop, callback, args, nargs, context) < 0)
         Py_CLEAR(timer);
+    else
+        track(h);
     return timer;
 }
 
@@ -137,23 +232,10 @@ static int
 handle_clear(cap_handle *h)
 {
     drop_call(h);
+    show_context(h);
     Py_CLEAR(h->context);
     Py_CLEAR(h->source_traceback);
     Py_CLEAR(h->repr);
-    return 0;
-}
-
-static int
-handle_traverse(cap_handle *h, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(h));
-    Py_VISIT((PyObject *)h->loop);
-    Py_VISIT(h->callback);
-    Py_VISIT(h->context);
-    Py_VISIT(h->rest);
-    for (int i = 0; i < CAP_HANDLE_INLINE; i++)
-        Py_VISIT(h->arg[i]);
-    Py_VISIT(h->source_traceback);
     return 0;
 }
 
@@ -161,7 +243,8 @@ static void
 dealloc(cap_handle *h, bool timer)
 {
     PyTypeObject *type = Py_TYPE(h);
-    PyObject_GC_UnTrack((PyObject *)h);
+    if (h->flags & CAP_HANDLE_TRACKED)
+        PyObject_GC_UnTrack((PyObject *)h);
     if (h->weakrefs != NULL)
         PyObject_ClearWeakRefs((PyObject *)h);
     handle_clear(h);

@@ -173,7 +173,7 @@ run_queue(cap_loop *self, cap_ready *q)
         cap_handle *h = cap_ready_pop(q);
         if (!(h->flags & CAP_HANDLE_CANCELLED))
             rc = cap_loop_run_handle(self, h);
-        Py_DECREF((PyObject *)h);
+        cap_handle_end_queued(h);
     }
     self->in_ready = false;
     return rc;

@@ -24,6 +24,8 @@ enum {
     CAP_HANDLE_RUNNING = 1 << 2,    /* only kept for THREADSAFE */
     CAP_HANDLE_TIMER = 1 << 3,      /* it is a cap_timer */
     CAP_HANDLE_IO = 1 << 4,         /* a transport's: runs before what is ready already */
+    CAP_HANDLE_TRACKED = 1 << 5,    /* the garbage collector knows it */
+    CAP_HANDLE_HIDES_CONTEXT = 1 << 6, /* ... but not its context, as long as it is in a queue */
 };
 
 /* A callback with its context and arguments: capicorn._core.Handle. */
@@ -49,6 +51,14 @@ typedef struct cap_timer {
     Py_ssize_t pos; /* in the heap; -1: not scheduled */
 } cap_timer;
 
+/* A queue of them: a ring of strong references. */
+typedef struct cap_ready {
+    cap_handle **slot;
+    size_t mask; /* size - 1; the size is a power of two */
+    size_t head;
+    size_t len;
+} cap_ready;
+
 int cap_handle_types_init(PyObject *module, cap_state *st);
 /* New references, or NULL with an exception. `context` may be NULL or None: a
    copy of the current one. Nothing of it is queued. */
@@ -56,6 +66,17 @@ cap_handle *cap_handle_new(cap_loop *loop, PyObject *callback, PyObject *const *
                            Py_ssize_t nargs, PyObject *context);
 cap_timer *cap_timer_new(cap_loop *loop, double when, PyObject *callback, PyObject *const *args,
                          Py_ssize_t nargs, PyObject *context);
+/* One that goes into `q` at once. Most are not kept by anybody else, and live for a moment:
+   the garbage collector does not see them there, but what they hold, in its owner's
+   cap_ready_traverse(). New reference, or NULL with an exception. */
+cap_handle *cap_handle_queue(cap_loop *loop, cap_ready *q, PyObject *callback,
+                             PyObject *const *args, Py_ssize_t nargs, PyObject *context);
+/* The same for its context, a copy that nobody else has: other threads queue thousands
+   before the loop comes to run. */
+void cap_handle_hide_context(cap_handle *h);
+/* Give up the reference of a handle that was taken out of a queue. */
+void cap_handle_end_queued(cap_handle *h);
+int cap_ready_traverse(const cap_ready *q, visitproc visit, void *arg);
 /* Call it, in its context. Runs Python. An exception goes to the loop's handler;
    0, or -1 with KeyboardInterrupt or SystemExit (or what the loop's exception
    handler raised). */
@@ -91,14 +112,7 @@ cap_timer_heap_first(const cap_timer_heap *t)
     return t->len != 0 ? t->item[0] : NULL;
 }
 
-/* ---- the ready queue: a ring of strong references ---- */
-
-typedef struct cap_ready {
-    cap_handle **slot;
-    size_t mask; /* size - 1; the size is a power of two */
-    size_t head;
-    size_t len;
-} cap_ready;
+/* ---- the ready queue ---- */
 
 int cap_ready_grow(cap_ready *q); /* 0, or -1 with MemoryError */
 

@@ -78,16 +78,15 @@ cap_loop_call_soon(cap_loop *self, PyObject *const *args, Py_ssize_t nargs, PyOb
     if (self->debug &&
         (check_thread(self) < 0 || check_callback(self, callback, "call_soon") < 0))
         return NULL;
-    cap_handle *h =
-        cap_handle_new(self, callback, args + 1, nargs > 1 ? nargs - 1 : 0, context);
-    if (h == NULL)
-        return NULL;
-    if (self->capture) {
+    Py_ssize_t nrest = nargs > 1 ? nargs - 1 : 0;
+    if (!self->capture)
+        return (PyObject *)cap_handle_queue(self, &self->ready, callback, args + 1, nrest,
+                                            context);
+    cap_handle *h = cap_handle_new(self, callback, args + 1, nrest, context);
+    if (h != NULL) {
         self->capture = false;
         self->captured = (cap_handle *)Py_NewRef((PyObject *)h);
     }
-    else if (cap_ready_push(&self->ready, h) < 0)
-        Py_CLEAR(h);
     return (PyObject *)h;
 }
 
@@ -102,16 +101,14 @@ cap_loop_call_soon_threadsafe(cap_loop *self, PyObject *const *args, Py_ssize_t 
         return NULL;
     if (self->debug && check_callback(self, callback, "call_soon_threadsafe") < 0)
         return NULL;
-    cap_handle *h =
-        cap_handle_new(self, callback, args + 1, nargs > 1 ? nargs - 1 : 0, context);
-    if (h == NULL)
-        return NULL;
-    h->flags |= CAP_HANDLE_THREADSAFE;
-    /* Making it ran Python, so the loop's thread may have closed it. */
-    if (cap_loop_check_closed(self) < 0 || cap_ready_push(&self->ready, h) < 0)
-        Py_CLEAR(h);
-    else
+    cap_handle *h = cap_handle_queue(self, &self->ready, callback, args + 1,
+                                     nargs > 1 ? nargs - 1 : 0, context);
+    if (h != NULL) {
+        h->flags |= CAP_HANDLE_THREADSAFE;
+        if (context == NULL || context == Py_None)
+            cap_handle_hide_context(h);
         cap_loop_wake(self);
+    }
     return (PyObject *)h;
 }
 

@@ -19,9 +19,9 @@ static void
 drop_queues(cap_loop *self)
 {
     while (self->ready.len != 0)
-        Py_DECREF((PyObject *)cap_ready_pop(&self->ready));
+        cap_handle_end_queued(cap_ready_pop(&self->ready));
     while (self->io.len != 0)
-        Py_DECREF((PyObject *)cap_ready_pop(&self->io));
+        cap_handle_end_queued(cap_ready_pop(&self->io));
     cap_timer *timer;
     while ((timer = cap_timer_heap_first(&self->timers)) != NULL) {
         cap_timer_heap_remove(&self->timers, timer);
@@ -89,17 +89,18 @@ static int
 loop_traverse(cap_loop *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
-    for (size_t i = 0; i < self->ready.len; i++)
-        Py_VISIT((PyObject *)self->ready.slot[(self->ready.head + i) & self->ready.mask]);
-    for (size_t i = 0; i < self->io.len; i++)
-        Py_VISIT((PyObject *)self->io.slot[(self->io.head + i) & self->io.mask]);
+    int rc = cap_ready_traverse(&self->ready, visit, arg);
+    if (rc == 0)
+        rc = cap_ready_traverse(&self->io, visit, arg);
+    if (rc != 0)
+        return rc;
     for (size_t i = 0; i < self->timers.len; i++)
         Py_VISIT((PyObject *)self->timers.item[i]);
     Py_VISIT((PyObject *)self->captured);
     Py_VISIT(self->current_handle);
     Py_VISIT(self->task_factory);
     Py_VISIT(self->reactor.fatal);
-    int rc = cap_transports_traverse(self, visit, arg);
+    rc = cap_transports_traverse(self, visit, arg);
     if (rc == 0)
         rc = cap_resolver_traverse(self, visit, arg);
     return rc != 0 ? rc : cap_watcher_traverse(self, visit, arg);

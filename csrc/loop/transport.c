@@ -16,17 +16,12 @@ static int
 queue_call(cap_transport *t, cap_ready *q, PyObject *method, PyObject *a, PyObject *b)
 {
     PyObject *args[] = {(PyObject *)t, a, b};
-    if (t->loop->closed) {
-        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+    if (cap_loop_check_closed(t->loop) < 0)
         return -1;
-    }
-    cap_handle *h =
-        cap_handle_new(t->loop, method, args, a == NULL ? 1 : b == NULL ? 2 : 3, t->context);
-    if (h == NULL)
-        return -1;
-    int rc = cap_ready_push(q, h);
-    Py_DECREF((PyObject *)h);
-    return rc;
+    cap_handle *h = cap_handle_queue(t->loop, q, method, args,
+                                     a == NULL ? 1 : b == NULL ? 2 : 3, t->context);
+    Py_XDECREF((PyObject *)h);
+    return h != NULL ? 0 : -1;
 }
 
 int

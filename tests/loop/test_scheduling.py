@@ -302,6 +302,47 @@ def test_a_loop_that_is_forgotten_in_a_cycle_is_collected(loop: Loop) -> None:
     assert gone() is None
 
 
+@pytest.mark.parametrize("call", ["call_soon", "call_soon_threadsafe"])
+def test_a_loop_that_is_forgotten_with_callbacks_in_its_queue_is_collected(call: str) -> None:
+    var: contextvars.ContextVar[Any] = contextvars.ContextVar("var")
+    forgotten = Loop()
+    schedule = getattr(forgotten, call)
+    schedule(print, forgotten)
+    context = contextvars.copy_context()
+    context.run(var.set, forgotten)
+    context.run(schedule, print)
+    seen = weakref.ref(forgotten)
+    del forgotten, schedule, context
+    with pytest.warns(ResourceWarning, match="unclosed event loop"):
+        gc.collect()
+    assert seen() is None
+
+
+@pytest.mark.parametrize("call", ["call_soon", "call_soon_threadsafe"])
+@pytest.mark.parametrize("end", ["run", "cancelled"])
+def test_handles_that_are_kept_in_a_cycle_are_collected(loop: Loop, call: str, end: str) -> None:
+    var: contextvars.ContextVar[Any] = contextvars.ContextVar("var")
+
+    class Keeper:
+        def schedule(self) -> None:
+            var.set(self)
+            self.handle = getattr(loop, call)(self.callback)
+
+        def callback(self) -> None:
+            gc.collect()
+
+    keeper = Keeper()
+    contextvars.copy_context().run(keeper.schedule)
+    seen = weakref.ref(keeper)
+    if end == "cancelled":
+        keeper.handle.cancel()
+    del keeper
+    gc.collect()
+    turn(loop)
+    gc.collect()
+    assert seen() is None
+
+
 def test_threads_wake_the_loop_and_none_of_their_calls_is_lost(loop: Loop) -> None:
     counts = [0] * 4
 
