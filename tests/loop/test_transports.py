@@ -715,3 +715,41 @@ def test_no_descriptor_left_is_told_and_serving_goes_on_later(loop: Loop, monkey
     assert server.is_serving()
     server.close()
     loop.run_until_complete(server.wait_closed())
+
+
+def test_connections_one_after_another_on_descriptors_of_all_kinds(loop: Loop) -> None:
+    """A connection that is accepted takes over what libuv had for an earlier one."""
+
+    class Echo(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data)
+            if data.endswith(b"."):
+                self.transport.close()
+
+    async def ask(address: Any, word: bytes) -> None:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(word)
+        assert await reader.readexactly(len(word)) == word
+        if word.endswith(b"."):
+            assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+    async def main() -> None:
+        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        for n in range(20):
+            await ask(address, b"%d" % n + b"." * (n % 2))
+        a, b = socket.socketpair()  # numbers that connections had, for something else
+        with a, b:
+            loop.add_reader(a, lambda: loop.remove_reader(a))
+            b.send(b"x")
+            await asyncio.gather(*(ask(address, b"x" * 300_000 * (n % 2) + b"%d." % n) for n in range(100)))
+        await asyncio.gather(*(ask(address, b"%d" % n) for n in range(100)))
+        server.close()
+        await asyncio.sleep(0.01)
+
+    loop.run_until_complete(main())
