@@ -23,16 +23,22 @@ make_kwnames(cap_state *st, cap_loop_state *ls)
 static int
 borrow_tasks(cap_loop_state *ls)
 {
-    PyObject *base = PyImport_ImportModule("asyncio.base_events");
-    PyObject *type = base != NULL ? PyObject_GetAttrString(base, "BaseEventLoop") : NULL;
-    if (type != NULL)
-        ls->create_task = PyObject_GetAttrString(type, "create_task");
+    PyObject *base = PyImport_ImportModule("asyncio.base_events"), *type = NULL, *events = NULL;
+    int rc = -1;
+    if (base == NULL || (type = PyObject_GetAttrString(base, "BaseEventLoop")) == NULL ||
+        (events = PyImport_ImportModule("asyncio.events")) == NULL)
+        goto done;
+    if ((ls->create_task = PyObject_GetAttrString(type, "create_task")) == NULL ||
+        (ls->get_running_loop = PyObject_GetAttrString(events, "_get_running_loop")) == NULL ||
+        (ls->tasks = PyImport_ImportModule("asyncio.tasks")) == NULL ||
+        (ls->task_name = PyUnicode_InternFromString("Task")) == NULL)
+        goto done;
+    rc = 0;
+done:
     Py_XDECREF(base);
     Py_XDECREF(type);
-    if (ls->create_task == NULL || (ls->tasks = PyImport_ImportModule("asyncio.tasks")) == NULL ||
-        (ls->task_name = PyUnicode_InternFromString("Task")) == NULL)
-        return -1;
-    return 0;
+    Py_XDECREF(events);
+    return rc;
 }
 
 int
@@ -66,6 +72,7 @@ cap_loop_init(PyObject *module, cap_state *st)
     X(create_task)                                                             \
     X(tasks)                                                                   \
     X(task_name)                                                               \
+    X(get_running_loop)                                                        \
     X(buffered_protocol)                                                       \
     X(protocol)                                                                \
     X(minus_one)                                                               \

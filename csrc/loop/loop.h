@@ -317,6 +317,7 @@ typedef struct cap_loop_state {
     PyObject *create_task;       /* BaseEventLoop.create_task */
     PyObject *tasks;             /* asyncio.tasks */
     PyObject *task_name;         /* "Task" */
+    PyObject *get_running_loop;  /* asyncio.events._get_running_loop */
     /* Stream transports: methods that handles call, asyncio's classes, names. */
     PyObject *transport_method[CAP_TRANSPORT_KINDS][CAP_TRANSPORT_CALLBACKS];
     PyObject *buffered_protocol; /* asyncio.BufferedProtocol */

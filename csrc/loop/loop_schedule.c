@@ -251,6 +251,18 @@ with_loop(const cap_state *st, PyObject *kwnames)
     return kwnames != NULL ? PySequence_Concat(loop_only, kwnames) : Py_NewRef(loop_only);
 }
 
+/* Whether Task() finds this loop by itself, without keywords that have to be packed and
+   unpacked. -1 with an exception. */
+static int
+is_running_here(cap_loop *self)
+{
+    if (!self->has_thread)
+        return 0;
+    PyObject *loop = PyObject_CallNoArgs(cap_loop_state_of(self->reactor.st)->get_running_loop);
+    Py_XDECREF(loop);
+    return loop == NULL ? -1 : loop == (PyObject *)self;
+}
+
 /* asyncio.Task(coro, loop=loop, **kwargs). What is out of the ordinary is left to
    BaseEventLoop.create_task. */
 PyObject *
@@ -267,14 +279,21 @@ cap_loop_create_task(cap_loop *self, PyObject *const *args, Py_ssize_t nargs, Py
         Py_XDECREF(method);
         return task;
     }
-    PyObject *stack[1 + 2 + TASK_KEYWORDS] = {NULL, args[0], (PyObject *)self};
-    for (Py_ssize_t i = 0; i < nkw; i++)
-        stack[3 + i] = args[nargs + i];
-    PyObject *type = PyObject_GetAttr(ls->tasks, ls->task_name); /* people replace it */
-    PyObject *names = type != NULL ? with_loop(st, kwnames) : NULL, *task = NULL;
-    if (names != NULL)
-        task = PyObject_Vectorcall(type, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
-    Py_XDECREF(names);
-    Py_XDECREF(type);
+    PyObject *type = PyObject_GetAttr(ls->tasks, ls->task_name), *task = NULL; /* people replace it */
+    if (type == NULL)
+        return NULL;
+    int running = kwnames == NULL ? is_running_here(self) : 0;
+    if (running > 0)
+        task = PyObject_CallOneArg(type, args[0]);
+    else if (running == 0) {
+        PyObject *stack[1 + 2 + TASK_KEYWORDS] = {NULL, args[0], (PyObject *)self};
+        for (Py_ssize_t i = 0; i < nkw; i++)
+            stack[3 + i] = args[nargs + i];
+        PyObject *names = with_loop(st, kwnames);
+        if (names != NULL)
+            task = PyObject_Vectorcall(type, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+        Py_XDECREF(names);
+    }
+    Py_DECREF(type);
     return task;
 }

@@ -551,6 +551,15 @@ def test_tasks_have_their_names_contexts_and_class(loop: Loop, monkeypatch: pyte
         await debugged
 
     loop.run_until_complete(main())
+    other_loop = asyncio.new_event_loop()
+
+    async def elsewhere() -> None:
+        task = loop.create_task(coro())
+        assert task.get_loop() is loop
+
+    other_loop.run_until_complete(elsewhere())
+    other_loop.close()
+    turn(loop)
     with pytest.raises(TypeError):
         loop.create_task(7)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
