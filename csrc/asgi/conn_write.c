@@ -210,8 +210,9 @@ cap_conn_flush_together(cap_conn *c)
         o->leave = leave;
         r->gathered = true;
     }
-    c->gathered = (uint8_t)(cap_outbox_put(o, cap_stream_fd(c->io), w->out.data, w->out.len,
-                                           cap_conn_prepare_rest(c), c) + 1);
+    const cap_buffer *out = &c->work->out;
+    unsigned place = cap_outbox_put(o, cap_stream_fd(c->io), out->data, out->len, cap_conn_prepare_rest(c), c);
+    c->gathered = (uint8_t)(place + 1);
 }
 
 void
