@@ -176,7 +176,7 @@ cap_h1_parse_length(const char *value, size_t len, uint64_t *out)
         if (!cap_h1_is_digit(value[i]))
             return false;
         unsigned digit = (unsigned)(value[i] - '0');
-        if (n > (UINT64_MAX - digit) / 10)
+        if (n > ((uint64_t)INT64_MAX - digit) / 10)
             return false;
         n = n * 10 + digit;
     }

@@ -27,7 +27,7 @@ void cap_h1_lower(char *out, const char *name, size_t len);
 size_t cap_h1_chunk_line(char *out, size_t chunk_len);
 
 /* Content-Length's value as RFC 9110 8.6 has it: 1*DIGIT. False when it is not
-   that, or does not fit. */
+   that, or 2^63 and more, which parsers of others may take for less than nothing. */
 bool cap_h1_parse_length(const char *value, size_t len, uint64_t *out);
 /* Is `token` (lower-case) an element of this comma-separated list? Any case. */
 bool cap_h1_list_has(const char *value, size_t len, const char *token);

@@ -323,7 +323,7 @@ lengths(void)
        "HEAD POST path=/ query= origin 1.1 keep length=3\n[Host|h]\n[Content-Length|3]\nBODY ab\n"
        "in body, left 0\n");
     static const char *const bad[] = {"+3", "-3", "3 3", "3,3", "3, 3", "", "0x3", "3.0", "a",
-                                      "3a", "\"3\"", "1_0", "18446744073709551616", "3;", ",3"};
+                                      "3a", "\"3\"", "1_0", "9223372036854775808", "3;", ",3"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         char data[200];
         int n = snprintf(data, sizeof(data), P "Content-Length: %s\r\n\r\nabc", bad[i]);
