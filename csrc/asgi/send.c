@@ -20,6 +20,7 @@ typedef struct fields_seen {
     bool has_length;
     bool chunked;
     bool close;
+    bool upgrade;
     uint64_t length;
 } fields_seen;
 
@@ -72,9 +73,9 @@ default_bit(const cap_server *s, const char *name, size_t len)
 }
 
 /* One field of the application: checked, written in lower case, or left to the
-   framing. `status` decides whether a length may be said. */
+   framing. `length_too`: Content-Length may be said. */
 static int
-put_field(cap_conn *c, int status, PyObject *name, PyObject *value, fields_seen *seen)
+put_field(cap_conn *c, bool length_too, PyObject *name, PyObject *value, fields_seen *seen)
 {
     if (!PyBytes_Check(name) || !PyBytes_Check(value)) {
         PyErr_Format(PyExc_TypeError,
@@ -98,8 +99,8 @@ put_field(cap_conn *c, int status, PyObject *name, PyObject *value, fields_seen 
     case 10:
         if (memcmp(to, "connection", 10) == 0) {
             /* Ours to say: whether the connection goes on is known here alone. */
-            if (cap_h1_list_has(v, vlen, "close"))
-                seen->close = true;
+            seen->close |= cap_h1_list_has(v, vlen, "close");
+            seen->upgrade |= cap_h1_list_has(v, vlen, "upgrade");
             return 0;
         }
         break;
@@ -112,7 +113,7 @@ put_field(cap_conn *c, int status, PyObject *name, PyObject *value, fields_seen 
             bool again = seen->has_length;
             seen->has_length = true;
             seen->length = length;
-            if (again || status == 204) /* RFC 9110 8.6: none in a 204 */
+            if (again || !length_too)
                 return 0;
         }
         break;
@@ -141,10 +142,10 @@ is_plain(PyObject *pair)
 
 /* A pair of cap_send_plain_fields. Runs no Python. */
 static int
-put_pair(cap_conn *c, int status, PyObject *pair, fields_seen *seen)
+put_pair(cap_conn *c, bool length_too, PyObject *pair, fields_seen *seen)
 {
     if (PySequence_Fast_GET_SIZE(pair) == 2)
-        return put_field(c, status, PySequence_Fast_GET_ITEM(pair, 0),
+        return put_field(c, length_too, PySequence_Fast_GET_ITEM(pair, 0),
                          PySequence_Fast_GET_ITEM(pair, 1), seen);
     PyErr_SetString(PyExc_TypeError, "a response header is a pair of bytes (ASGI)");
     return -1;
@@ -174,18 +175,20 @@ cap_send_plain_fields(PyObject *headers)
     return plain;
 }
 
-/* Status line and fields, up to the framing. `fields`: of cap_send_plain_fields, or NULL. */
+/* Status line and fields, up to the framing. `fields`: of cap_send_plain_fields, or NULL;
+   `chunked`: without a Content-Length that is among them. */
 static int
-put_fields(cap_conn *c, int status, PyObject *fields, uint32_t own, fields_seen *seen)
+put_fields(cap_conn *c, int status, PyObject *fields, uint32_t own, bool chunked, fields_seen *seen)
 {
     size_t len;
     const char *line = cap_h1_status_line(status, &len);
+    bool length_too = status != 204 && !chunked; /* RFC 9110 8.6, 9112 6.2 */
     *seen = (fields_seen){0};
     if (cap_conn_put(c, line, len) < 0 || put_defaults(c, own) < 0)
         return -1;
     Py_ssize_t n = fields != NULL ? PySequence_Fast_GET_SIZE(fields) : 0;
     for (Py_ssize_t i = 0; i < n && i < PySequence_Fast_GET_SIZE(fields); i++)
-        if (put_pair(c, status, PySequence_Fast_GET_ITEM(fields, i), seen) < 0)
+        if (put_pair(c, length_too, PySequence_Fast_GET_ITEM(fields, i), seen) < 0)
             return -1;
     return 0;
 }
@@ -202,9 +205,21 @@ cap_send_fields(cap_conn *c, PyObject *fields)
     fields_seen seen = {0};
     Py_ssize_t n = fields != NULL ? PySequence_Fast_GET_SIZE(fields) : 0;
     for (Py_ssize_t i = 0; i < n && i < PySequence_Fast_GET_SIZE(fields); i++)
-        if (put_pair(c, 204, PySequence_Fast_GET_ITEM(fields, i), &seen) < 0)
+        if (put_pair(c, false, PySequence_Fast_GET_ITEM(fields, i), &seen) < 0)
             return -1;
     return 0;
+}
+
+/* `upgrade` is what the application says beside its Upgrade field, in a 426 for instance
+   (RFC 9110 7.8). */
+static const char *
+connection_field(bool close, bool old, bool upgrade)
+{
+    if (close)
+        return upgrade ? "connection: upgrade, close\r\n" : "connection: close\r\n";
+    if (old) /* 1.0 ends unless told otherwise (RFC 9112 9.3) */
+        return upgrade ? "connection: upgrade, keep-alive\r\n" : "connection: keep-alive\r\n";
+    return upgrade ? "connection: upgrade\r\n" : "";
 }
 
 static int
@@ -212,19 +227,18 @@ put_head(cap_request *r, cap_conn *c, int status, PyObject *fields)
 {
     fields_seen seen;
     size_t before = c->work->out.len;
-    if (put_fields(c, status, fields, 0, &seen) < 0)
+    if (put_fields(c, status, fields, 0, false, &seen) < 0)
         goto fail;
-    if (seen.defaults != 0) {
+    if (seen.defaults != 0 || (seen.has_length && seen.chunked)) {
         /* The application's own Date or Server takes the default's place (RFC 9110 5.3:
-           neither may come twice). Rare, so the head is simply written again. */
+           neither may come twice), and chunked that of a length (RFC 9112 6.2; gateways
+           copy the one and their framework adds the other). Rare, so the head is simply
+           written again. */
         uint32_t own = seen.defaults;
         c->work->out.len = before;
-        if (put_fields(c, status, fields, own, &seen) < 0)
+        if (put_fields(c, status, fields, own, seen.chunked, &seen) < 0)
             goto fail;
-    }
-    if (seen.has_length && seen.chunked) {
-        bad("Content-Length and Transfer-Encoding cannot both be sent (RFC 9112 6.2).");
-        goto fail;
+        seen.has_length &= !seen.chunked;
     }
     r->no_body = r->is_head || status == 204 || status == 304;
     r->has_length = seen.has_length;
@@ -238,12 +252,9 @@ put_head(cap_request *r, cap_conn *c, int status, PyObject *fields)
         c->keep_alive = false;
     if (r->chunked && cap_conn_put(c, "transfer-encoding: chunked\r\n", 28) < 0)
         goto fail;
-    if (!c->keep_alive) {
-        if (cap_conn_put(c, "connection: close\r\n", 19) < 0)
-            goto fail;
-    } else if (r->minor == 0 && cap_conn_put(c, "connection: keep-alive\r\n", 24) < 0) {
+    const char *connection = connection_field(!c->keep_alive, r->minor == 0, seen.upgrade);
+    if (cap_conn_put(c, connection, strlen(connection)) < 0)
         goto fail;
-    }
     if (cap_conn_put(c, "\r\n", 2) < 0)
         goto fail;
     return 0;

@@ -190,13 +190,19 @@ def test_own_chunked_is_respected(serve: Served) -> None:
 
 
 @pytest.mark.ours
-@pytest.mark.logs("")
-def test_own_chunked_beside_a_length_is_one_of_them(serve: Served) -> None:
-    """RFC 9112 6.2: never both on the wire."""
-    start = {"type": "http.response.start", "status": 200,
-             "headers": [(b"transfer-encoding", b"chunked"), (b"content-length", b"2")]}  # fmt: skip
-    r = serve(sending(start, BODY)).get("/").response()
-    assert r.status in (200, 500)
+@pytest.mark.parametrize("length", [b"2", b"200"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_own_chunked_beside_a_length_wins(serve: Served, length: bytes, turned: bool) -> None:
+    """RFC 9112 6.2: never both on the wire. What a gateway sends that copies the fields of another server."""
+    headers = [(b"Transfer-Encoding", b"chunked"), (b"content-length", length), (b"server", b"other")]
+    start = {"type": "http.response.start", "status": 200, "headers": headers[::-1] if turned else headers}
+    c = serve(sending(start, BODY))
+    r = c.get("/").response()
+    assert (r.framing, r.body, r.get("server")) == ("chunked", b"ok", "other")
+    c.get("/", method="HEAD")
+    assert c.response("HEAD").status == 200
+    r = c.get("/", "Connection: keep-alive", version="1.0").response()
+    assert (r.framing, r.body) == ("close", b"ok")
 
 
 def test_own_connection_close(serve: Served) -> None:
@@ -209,6 +215,20 @@ def test_own_connection_close(serve: Served) -> None:
     r = c.get("/").response()
     assert [v.lower() for v in r.all("connection")] == ["close"]
     c.expect_closed_clean()
+
+
+@pytest.mark.parametrize(("value", "want"), [(b"Upgrade", ["upgrade"]), (b"upgrade, close", ["upgrade", "close"])])
+def test_own_connection_upgrade(serve: Served, value: bytes, want: list[str]) -> None:
+    """RFC 9110 15.5.22 and 7.8: Upgrade in a 426, and its name in Connection."""
+    headers = [(b"upgrade", b"HTTP/3.0"), (b"connection", value), (b"content-length", b"2")]
+    c = serve(sending({"type": "http.response.start", "status": 426, "headers": headers}, BODY))
+    r = c.get("/").response()
+    assert [t.strip().lower() for t in (r.get("connection") or "").split(",")] == want
+    assert r.get("upgrade") == "HTTP/3.0"
+    if "close" in want:
+        c.expect_closed_clean()
+    else:
+        assert c.get("/").response().status == 426
 
 
 def test_content_of_a_head_request_is_dropped(serve: Served) -> None:
