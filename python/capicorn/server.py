@@ -101,6 +101,7 @@ class Server:
         self._captured_signals: list[int] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sleepers: set[asyncio.Future[None]] = set()
+        self._ending: asyncio.Future[None] | None = None
         self._access_log: AccessLog | None = None
         self._tls_info: TLSInfo | None = None
         self.threads: ThreadPool | None = None
@@ -281,11 +282,22 @@ class Server:
         return False
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, let the requests that run end, then the application. A second call finds nothing to do.
+        """Stop listening, let the requests that run end, then the application. A second call waits for the first.
 
         Idle connections have timeout_shutdown_idle for a request that is on its way. After timeout_shutdown_streams
         receive() gives http.disconnect, after timeout_graceful_shutdown what still runs is cancelled.
         """
+        if self._ending is not None:
+            await asyncio.wait([self._ending])  # whoever cancels serve() next would cut it short
+            return
+        ending = self._ending = asyncio.get_running_loop().create_future()
+        try:
+            await self._shutdown(sockets)
+        finally:
+            self._ending = None
+            ending.cancel()
+
+    async def _shutdown(self, sockets: list[socket.socket] | None) -> None:
         logger.info("Shutting down")
         if self.guard is not None:
             self.guard.stopping()

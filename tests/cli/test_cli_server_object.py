@@ -183,6 +183,49 @@ def test_a_cancelled_serve_ends_with_cancelled_error_and_frees_the_port(shut_dow
         sock.bind(("127.0.0.1", port))
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_second_shutdown_waits_for_the_first(loop: str) -> None:
+    """As uvicorn's own tests end a server that a signal ends already: serve() is not cut short, and the signal that
+    it captured is raised again."""
+    ending = asyncio.Event()
+    seen: list[int] = []
+
+    class Slow(Server):
+        async def _pause(self, seconds: float) -> None:
+            if ending.is_set():
+                seconds += 0.2  # between two looks at what still runs
+            await super()._pause(seconds)
+
+    async def brief(scope: Any, receive: Any, send: Any) -> None:
+        await ending.wait()
+        await app(scope, receive, send)
+
+    async def main() -> None:
+        server = Slow(config(app=brief))
+        task = asyncio.create_task(server.serve())
+        await started(server, task)
+        request = asyncio.create_task(aget(port_of(server)))
+        while not server.server_state.tasks:
+            await asyncio.sleep(0.001)
+        server.handle_exit(signal.SIGINT, None)
+        while server.servers[0].sockets:
+            await asyncio.sleep(0.001)
+        ending.set()
+        await asyncio.wait_for(request, 20)
+        await asyncio.wait_for(server.shutdown(), 20)
+        task.cancel()
+        await asyncio.wait([task], timeout=20)
+        assert task.done() and not task.cancelled()
+
+    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    try:
+        with asyncio.Runner(loop_factory=config(loop=loop).get_loop_factory()) as runner:
+            runner.run(main())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.SIGINT]
+
+
 def test_given_sockets_are_served_without_a_line_and_closed(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> socket.socket:
         sock = socket.socket()
