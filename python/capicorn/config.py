@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 
 from capicorn import listeners
 from capicorn.importer import ImportFromStringError, import_from_string
@@ -42,6 +42,18 @@ LOG_LEVELS: dict[str, int] = {
     "debug": logging.DEBUG,
     "trace": TRACE_LOG_LEVEL,
 }
+
+# What programs that wrap the command import for their own options, by uvicorn's names.
+HTTPProtocolType = Literal["auto", "h11", "httptools", "zttp"]
+WSProtocolType = Literal["auto", "none", "websockets", "websockets-sansio", "wsproto"]
+LifespanType = Literal["auto", "on", "off"]
+LoopFactoryType = Literal["none", "auto", "asyncio", "uvloop", "zuvloop"]
+InterfaceType = Literal["auto", "asgi3", "asgi2", "wsgi"]
+HTTP_PROTOCOLS: dict[str, str] = dict.fromkeys(get_args(HTTPProtocolType), "capicorn.server:Server")
+WS_PROTOCOLS: dict[str, str] = dict.fromkeys(get_args(WSProtocolType), "capicorn.server:Server")
+LIFESPAN: dict[str, str] = dict.fromkeys(get_args(LifespanType), "capicorn.lifespan:LifespanOn")
+LOOP_FACTORIES: dict[str, str] = dict.fromkeys(get_args(LoopFactoryType), "capicorn.loop:new_event_loop")
+SSL_PROTOCOL_VERSION = 17  # ssl.PROTOCOL_TLS_SERVER, without the import
 
 LOGGING_CONFIG: dict[str, Any] = {
     "version": 1,

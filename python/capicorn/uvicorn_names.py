@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
 import runpy
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import entry_points
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 UVICORN_VERSION = "0.54.0"
 """The release whose names and behaviour these are: what `uvicorn.__version__` says."""
@@ -35,7 +39,22 @@ SUBMODULES = {
     "supervisors.multiprocess": "capicorn.supervisors.multiprocess",
     "supervisors.statreload": "capicorn.supervisors.statreload",
 }
-PACKAGES = ("lifespan", "middleware", "protocols")
+PACKAGES = ("lifespan", "loops", "middleware", "protocols", "protocols.http", "protocols.websockets")
+EMPTY = (
+    *(f"loops.{name}" for name in ("auto", "asyncio", "uvloop")),
+    *(f"protocols.http.{name}" for name in ("auto", "h11_impl", "httptools_impl")),
+    *(f"protocols.websockets.{name}" for name in ("auto", "websockets_impl", "websockets_sansio_impl", "wsproto_impl")),
+)
+"""Imported for a bundler's sake (PyInstaller), without a look at what is inside."""
+
+LATER = {
+    "supervisors.watchfilesreload": ("capicorn.supervisors.watchfilesreload", {"WatchFilesReload": "WatchFilesReload"}),
+    "workers": (
+        "capicorn.gunicorn_worker",
+        {"UvicornWorker": "GunicornWorker", "UvicornH11Worker": "GunicornWorker"},
+    ),
+}
+"""What needs another project (watchfiles, gunicorn), and so is made when it is imported: module and its names."""
 
 
 def active() -> bool:
@@ -62,13 +81,20 @@ def install(shadow: bool = False) -> bool:
     modules: dict[str, ModuleType] = {"uvicorn": package}
     for name in PACKAGES:
         modules[f"uvicorn.{name}"] = _module(f"uvicorn.{name}", package=True)
+    for name in EMPTY:
+        modules[f"uvicorn.{name}"] = _module(f"uvicorn.{name}", package=False)
     for name, own in SUBMODULES.items():
         modules[f"uvicorn.{name}"] = importlib.import_module(own)
+    modules["uvicorn._compat"] = _module("uvicorn._compat", package=False)
+    vars(modules["uvicorn._compat"])["asyncio_run"] = _asyncio_run  # uvicorn-worker's
+    modules["uvicorn._types"] = _module("uvicorn._types", package=False)
+    vars(modules["uvicorn._types"])["__getattr__"] = _any_type
     for name, module in modules.items():
         parent, _, last = name.rpartition(".")
         if parent in modules and not hasattr(modules[parent], last):
             setattr(modules[parent], last, module)
     sys.modules.update(modules)
+    sys.meta_path.insert(0, _Later())
     _share_logging_names(capicorn.config.LOGGING_CONFIG)
     return True
 
@@ -77,8 +103,43 @@ def _module(name: str, package: bool) -> ModuleType:
     module = ModuleType(name, "Capicorn by uvicorn's name.")
     spec = importlib.machinery.ModuleSpec(name, None, is_package=package)
     module.__spec__ = spec
-    module.__path__ = []  # what is not here does not exist, wherever uvicorn may be installed
+    if package:
+        module.__path__ = []  # what is not here does not exist, wherever uvicorn may be installed
     return module
+
+
+class _Later(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds and makes the modules of LATER."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        return importlib.machinery.ModuleSpec(fullname, self) if package == "uvicorn" and name in LATER else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        own, names = LATER[module.__name__.partition(".")[2]]
+        source = importlib.import_module(own)
+        vars(module).update({name: getattr(source, ours) for name, ours in names.items()})
+
+
+def _asyncio_run(
+    main: Coroutine[Any, Any, T],
+    *,
+    debug: bool | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> T:
+    """asyncio.run() as CPython has it since 3.12."""
+    with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
+        return runner.run(main)
+
+
+def _any_type(name: str) -> Any:
+    """The types of ASGI, for annotations."""
+    if name.startswith("_"):
+        raise AttributeError(f"module 'uvicorn._types' has no attribute {name!r}")
+    return Any
 
 
 def _share_logging_names(config: dict[str, Any]) -> None:

@@ -40,6 +40,16 @@ from uvicorn.lifespan.on import LifespanOn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.utils import ClientDisconnected
 import uvicorn.supervisors, uvicorn.importer, uvicorn.server
+import uvicorn.lifespan.off, uvicorn.loops.auto, uvicorn.protocols.http.auto, uvicorn.protocols.websockets.auto
+from uvicorn.config import HTTP_PROTOCOLS, LIFESPAN, LOG_LEVELS, LOOP_FACTORIES, SSL_PROTOCOL_VERSION, WS_PROTOCOLS
+from uvicorn.config import HTTPProtocolType, InterfaceType, LifespanType, LoopFactoryType, WSProtocolType
+from uvicorn._types import ASGIApplication, Scope
+from uvicorn._compat import asyncio_run
+assert "gunicorn" not in sys.modules and "watchfiles" not in sys.modules
+assert sorted(HTTP_PROTOCOLS) == ["auto", "h11", "httptools", "zttp"] and "none" in WS_PROTOCOLS and "on" in LIFESPAN
+async def seven():
+    return 7
+assert asyncio_run(seven(), loop_factory=capicorn.new_event_loop) == 7
 assert Again is Server is capicorn.Server is uvicorn.server.Server
 assert Config is capicorn.Config
 assert importlib.util.find_spec("uvicorn") is not None
@@ -83,6 +93,27 @@ def test_a_uvicorn_in_use_is_not_replaced(run_python: Run, installed: Path) -> N
     done = run_python(code + "print(install()); install(shadow=True)")
     assert done.stdout == "False\n"
     assert "RuntimeError: uvicorn has been imported already" in done.stderr
+
+
+def test_names_that_need_another_project(run_python: Run) -> None:
+    """uvicorn.workers is gunicorn's way, and its worker is ours."""
+    done = run_python(
+        "from capicorn.uvicorn_names import install\n"
+        "assert install(shadow=True)\n"
+        "try:\n"
+        "    from uvicorn.workers import UvicornH11Worker, UvicornWorker\n"
+        "except ModuleNotFoundError as e:\n"
+        "    assert e.name.startswith('gunicorn'), e.name\n"
+        "else:\n"
+        "    import capicorn.gunicorn_worker as ours\n"
+        "    assert UvicornWorker is UvicornH11Worker is ours.GunicornWorker\n"
+        "    assert ours.__spec__.name == ours.__name__ == 'capicorn.gunicorn_worker'\n"
+        "try:\n"
+        "    from uvicorn.supervisors.watchfilesreload import WatchFilesReload\n"
+        "except ModuleNotFoundError as e:\n"
+        "    assert e.name == 'watchfiles', e.name\n"
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("form", ["script", "module", "code", "python"])
