@@ -566,7 +566,7 @@ def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _signature() -> inspect.Signature:
-    """Of Config, in uvicorn's order, then ours."""
+    """Of Config, in uvicorn's order, then ours: people read it to know which arguments there are."""
     own = [setting.name for setting in SETTINGS if setting.scope != "run" and setting.name not in POSITIONAL]
     parameter = inspect.Parameter
     rows = [parameter("self", parameter.POSITIONAL_OR_KEYWORD), parameter("app", parameter.POSITIONAL_OR_KEYWORD)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
@@ -30,6 +31,17 @@ def run(app: Any, *, app_dir: str | None = None, **kwargs: Unpack[ConfigArgument
     if app_dir is not None:
         sys.path.insert(0, app_dir)
     run_config(Config(app, **kwargs))
+
+
+def _signature() -> inspect.Signature:
+    """Of run(): Config's arguments, all by keyword, and its own."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    app, *rest = inspect.signature(Config).parameters.values()
+    own = inspect.Parameter("app_dir", keyword, default=None, annotation="str | None")
+    return inspect.Signature([app, *(row.replace(kind=keyword) for row in rest), own])
+
+
+run.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 def run_config(config: Config, remake: Callable[[], Config] | None = None) -> None:

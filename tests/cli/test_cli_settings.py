@@ -56,6 +56,13 @@ def test_config_signature_has_every_setting_with_its_default() -> None:
     assert parameters["log_config"].default is LOGGING_CONFIG
 
 
+def test_run_has_the_arguments_of_config_by_keyword() -> None:
+    ours, its = inspect.signature(capicorn.run).parameters, inspect.signature(Config).parameters
+    assert [*its, "app_dir"] == list(ours)
+    assert all(ours[name].default is its[name].default for name in its)
+    assert {p.kind for n, p in ours.items() if n != "app"} == {inspect.Parameter.KEYWORD_ONLY}
+
+
 def test_every_core_argument_is_one_of_the_extension() -> None:
     stub = (Path(capicorn.__file__).parent / "_core.pyi").read_text()
     for setting in SETTINGS:
