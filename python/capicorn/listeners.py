@@ -184,7 +184,11 @@ def _addresses(host: str | None, port: int) -> list[Address]:
     found: list[Address] = []
     # octets: a str goes through the IDNA codec and its tables, which take longer to load than all else here
     name = host.encode() if host and host.isascii() else host or None
-    for family, _, _, _, address in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
+    try:
+        entries = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as exc:
+        raise socket.gaierror(exc.errno, f"host {host!r}: {exc.strerror}") from None
+    for family, _, _, _, address in entries:
         if (family, address) not in found:
             found.append((family, address))
     return found

@@ -70,7 +70,7 @@ def test_a_busy_port_exits_3_after_lifespan_shutdown(launch: Launch) -> None:
         (("--uds", "/no/such/folder/s"), "cannot bind unix socket '/no/such/folder/s': No such file or directory"),
         (("--fd", "999"), "descriptor 999: Bad file descriptor"),
         (("--fd", "0"), "descriptor 0: "),
-        (("--host", "no.such.host.invalid"), "ERROR"),
+        (("--host", "no.such.host.invalid"), "host 'no.such.host.invalid': "),
         (("--host", "192.0.2.1"), "cannot assign requested address"),
     ],
 )
