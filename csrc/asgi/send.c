@@ -176,13 +176,13 @@ cap_send_plain_fields(PyObject *headers)
 }
 
 /* Status line and fields, up to the framing. `fields`: of cap_send_plain_fields, or NULL;
-   `chunked`: without a Content-Length that is among them. */
+   `length_too`: with the Content-Length that is among them. */
 static int
-put_fields(cap_conn *c, int status, PyObject *fields, uint32_t own, bool chunked, fields_seen *seen)
+put_fields(cap_conn *c, int status, PyObject *fields, uint32_t own, bool length_too,
+           fields_seen *seen)
 {
     size_t len;
     const char *line = cap_h1_status_line(status, &len);
-    bool length_too = status != 204 && !chunked; /* RFC 9110 8.6, 9112 6.2 */
     *seen = (fields_seen){0};
     if (cap_conn_put(c, line, len) < 0 || put_defaults(c, own) < 0)
         return -1;
@@ -227,7 +227,11 @@ put_head(cap_request *r, cap_conn *c, int status, PyObject *fields)
 {
     fields_seen seen;
     size_t before = c->work->out.len;
-    if (put_fields(c, status, fields, 0, false, &seen) < 0)
+    /* A client may take all that follows a CONNECT's 2xx for a tunnel, which has no framing
+       (RFC 9110 9.3.6): the end of the connection ends it. */
+    bool tunnel = status < 300 && r->method == c->server->objects->connect;
+    bool length_too = status != 204 && !tunnel; /* RFC 9110 8.6 */
+    if (put_fields(c, status, fields, 0, length_too, &seen) < 0)
         goto fail;
     if (seen.defaults != 0 || (seen.has_length && seen.chunked)) {
         /* The application's own Date or Server takes the default's place (RFC 9110 5.3:
@@ -236,16 +240,18 @@ put_head(cap_request *r, cap_conn *c, int status, PyObject *fields)
            written again. */
         uint32_t own = seen.defaults;
         c->work->out.len = before;
-        if (put_fields(c, status, fields, own, seen.chunked, &seen) < 0)
+        length_too &= !seen.chunked;
+        if (put_fields(c, status, fields, own, length_too, &seen) < 0)
             goto fail;
         seen.has_length &= !seen.chunked;
     }
+    seen.has_length &= !tunnel;
     r->no_body = r->is_head || status == 204 || status == 304;
     r->has_length = seen.has_length;
     r->length_left = seen.length;
     /* RFC 9112 6.1: no transfer coding to a 1.0 client; the end of the connection is the
        end of the content there. */
-    r->chunked = !seen.has_length && !r->no_body && r->minor >= 1;
+    r->chunked = !seen.has_length && !r->no_body && !tunnel && r->minor >= 1;
     bool until_close = !seen.has_length && !r->no_body && !r->chunked;
     if (seen.close || until_close || cap_server_wants_close(c->server) ||
         (r->expects && !c->body_ended))

@@ -231,6 +231,19 @@ def test_own_connection_upgrade(serve: Served, value: bytes, want: list[str]) ->
         assert c.get("/").response().status == 426
 
 
+@pytest.mark.parametrize("more", [[], [(b"content-length", b"2")], [(b"transfer-encoding", b"chunked")]])
+@pytest.mark.parametrize("target", ["a:80", "/x"])
+def test_2xx_to_connect_has_no_framing(serve: Served, target: str, more: list[tuple[bytes, bytes]]) -> None:
+    """RFC 9110 9.3.6: a client takes what follows for a tunnel."""
+    for status, framing in ((200, "close"), (404, "length" if (b"content-length", b"2") in more else "chunked")):
+        c = serve(sending({"type": "http.response.start", "status": status, "headers": more}, BODY))
+        c.send(f"CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        r = c.response()
+        assert (r.status, r.framing, r.body) == (status, framing, b"ok")
+        assert r.closes
+        c.expect_closed_clean()
+
+
 def test_content_of_a_head_request_is_dropped(serve: Served) -> None:
     c = serve(sending(START, BODY))
     c.get("/", method="HEAD")
