@@ -25,7 +25,7 @@ from capicorn.config import STARTUP_FAILURE, Config
 from capicorn.listeners import Listener
 from capicorn.logging import style
 from capicorn.presence import Presence
-from capicorn.settings import SETTINGS
+from capicorn.settings import BY_NAME, SETTINGS
 from capicorn.threads import ThreadPool
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ PATIENCE = 100
 
 SELDOM = 1.0
 """The same when nothing is looked at in it but should_exit, which wakes it: then the process may sleep."""
+
+RELOAD_GRACE = 3.0
+"""Seconds for requests that run when a file has changed: whoever has saved it waits for the new code."""
 
 POLL = 0.015
 """Seconds between two looks at the connections that are left, at shutdown."""
@@ -414,6 +417,8 @@ class Server:
         config = self.config
         begin = time.monotonic()
         graceful = config.timeout_graceful_shutdown
+        if config.should_reload and graceful == BY_NAME["timeout_graceful_shutdown"].default:
+            graceful = RELOAD_GRACE
         streams = config.timeout_shutdown_streams
         idle = config.timeout_shutdown_idle
         if graceful is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,23 @@ def test_a_change_is_served_and_a_broken_file_does_not_end_it(launch: Launch, fo
     process.signal(15)
     assert process.exit_code() == 0
     process.wait_for(rf"Stopping reloader process \[{process.proc.pid}\]$")
+
+
+def test_a_request_that_does_not_end_delays_the_new_code_by_seconds_only(launch: Launch, folder: Path) -> None:
+    """A stream in an open browser tab."""
+    source = (folder / "apps.py").read_text()
+    (folder / "changing.py").write_text(source)
+    process = launch("--reload", "--reload-delay", "0.05", app="changing:app")
+    process.wait_for("Application startup complete")
+    with socket.create_connection(("127.0.0.1", process.port)) as tab:
+        tab.sendall(b"GET /sleep HTTP/1.1\r\nHost: a\r\n\r\n")
+        process.wait_for("app: sleeping")
+        begin = time.monotonic()
+        (folder / "changing.py").write_text(source + "\nNEW = 1\n")
+        process.wait_for("app: cancelled", timeout=15)
+        assert 2 < time.monotonic() - begin < 15
+        assert tab.recv(1000)[:12] == b"HTTP/1.1 503"
+    assert process.get()[0].status == 200
 
 
 def test_reload_and_an_app_object_is_refused(run_python: Callable[..., object]) -> None:
