@@ -27,9 +27,12 @@ refuse_handshake(cap_conn *c, const cap_ws_handshake *hs)
         return;
     PyOS_snprintf(text, sizeof text, "Invalid WebSocket handshake.\n%s.\n", hs->reason);
     c->keep_alive = false;
-    cap_send_simple_with(c, hs->status, text, true,
-                         hs->status == 426 ? "upgrade: websocket\r\nsec-websocket-version: 13\r\n"
-                                           : "");
+    /* RFC 6455 4.4; and an Upgrade field is named in Connection (RFC 9110 7.8). */
+    bool version = hs->status == 426;
+    cap_send_simple_with(c, hs->status, text, !version,
+                         version ? "upgrade: websocket\r\nsec-websocket-version: 13\r\n"
+                                   "connection: upgrade, close\r\n"
+                                 : "");
 }
 
 int
