@@ -97,10 +97,10 @@ def main(argv: list[str] | None = None) -> int:
     if options.list:
         print("cases:")
         for case in CASES:
-            print(f"  {case.name:16} {case.title}")
+            print(f"  {case.name:17} {case.title}")
         print("servers:")
         for server in SERVERS.values():
-            print(f"  {server.name:16} {server.title}")
+            print(f"  {server.name:17} {server.title}")
         return 0
     terminal = Terminal()
     for number in (signal.SIGTERM, signal.SIGHUP):  # servers are sessions of their own and would stay
@@ -124,6 +124,9 @@ def run(options: argparse.Namespace, terminal: Terminal, cases: list[Case], serv
     os.chmod(work, 0o755)
     env = prepare(work, terminal.say)
     (work / "file.bin").write_bytes(apps.BODIES["/64k"])
+    for case in cases:
+        if case.kind == "transfer":
+            (work / "large.bin").write_bytes(case.want)
     for name in servers:
         if SERVERS[name].needs in env.missing:
             terminal.say(f"{name} takes no part: {env.missing[SERVERS[name].needs]}")

@@ -16,6 +16,7 @@ HELLO = b"Hello, world!"
 HELLO_HEADERS = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"13")]
 SIZES = {"1k": 1024, "64k": 65536, "1m": 1048576}
 BODIES = {f"/{name}": b"x" * size for name, size in SIZES.items()}
+LARGE = 100 << 20
 EVENT = b"data: hello world\n\n"
 EVENTS = 100
 BLOCK_SECONDS = 1.0

@@ -1,4 +1,4 @@
-"""The Starlette application: JSON and a file."""
+"""The Starlette application: JSON and files."""
 
 from __future__ import annotations
 
@@ -18,4 +18,8 @@ async def file(request: Request) -> Response:
     return FileResponse(os.environ["BENCHMARK_FILE"])
 
 
-app = Starlette(routes=[Route("/", hello), Route("/file", file)])
+async def large(request: Request) -> Response:
+    return FileResponse(os.environ["BENCHMARK_LARGE_FILE"])
+
+
+app = Starlette(routes=[Route("/", hello), Route("/file", file), Route("/large", large)])

@@ -89,8 +89,9 @@ def upload(name: str, size: int) -> Case:
     return Case(f"upload-{name}", title, path="/upload", method="POST", body=body, want=b"%d" % size)
 
 
-def download(name: str, size: int) -> Case:
-    return Case(f"download-{name}", f"raw ASGI, {size // 1024} KiB download", path=f"/{name}", want=b"x" * size)
+def download(name: str, size: int, tls: bool = False) -> Case:
+    title = f"raw ASGI, {size // 1024} KiB download" + (" over TLS" if tls else "")
+    return Case(f"{'tls-' if tls else ''}download-{name}", title, path=f"/{name}", want=b"x" * size, tls=tls)
 
 
 BOTH = ("app", "nginx")
@@ -129,6 +130,17 @@ CASES: list[Case] = [
     *[download(name, size) for name, size in apps.SIZES.items()],
     Case("stream", "raw ASGI, 100 chunks", path="/stream", want=apps.EVENT * apps.EVENTS),
     Case("file", "Starlette, 64 KiB file", app=STARLETTE, path="/file", want=apps.BODIES["/64k"], floors=()),
+    Case(
+        "file-100m",
+        "Starlette, 100 MiB file",
+        "transfer",
+        app=STARLETTE,
+        path="/large",
+        want=bytes(apps.LARGE),
+        connections=2,
+        floors=(),
+        unit="MiB/s of processor",
+    ),
     Case("websocket", "WebSocket echo, 32 octets, 1 in flight", "websocket", octets=32, floors=(), unit="messages/s"),
     Case(
         "websocket-10",
@@ -151,6 +163,8 @@ CASES: list[Case] = [
     Case("pipelining", "raw ASGI, 16 requests pipelined", pipelined=16, floors=BOTH),
     Case("connect", "raw ASGI, a connection for each request", each_its_own=True, floors=BOTH),
     Case("tls", "raw ASGI over TLS", tls=True),
+    Case("tls-connect", "raw ASGI over TLS, a handshake for each request", tls=True, each_its_own=True),
+    download("1m", apps.SIZES["1m"], tls=True),
     Case("log", "raw ASGI with an access log", access_log=True),
     Case("workers-2", "raw ASGI, 2 workers", workers=2, connections=128, floors=()),
     Case("workers-4", "raw ASGI, 4 workers", workers=4, connections=256, floors=()),
@@ -194,6 +208,15 @@ CASES: list[Case] = [
         "process memory for an idle connection",
         "idle",
         floors=("nginx",),
+        unit="KiB",
+        lower_is_better=True,
+        only_alone=True,
+    ),
+    Case(
+        "idle-websocket",
+        "process memory for an idle WebSocket",
+        "idle-websocket",
+        octets=32,
         unit="KiB",
         lower_is_better=True,
         only_alone=True,

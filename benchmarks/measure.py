@@ -183,6 +183,8 @@ def interleaved(
                 try:
                     if case.kind == "blocked" and isinstance(running, Running):
                         turn = special.blocked(running)
+                    elif case.kind == "transfer" and isinstance(running, Running):
+                        turn = special.transfer(running)
                     elif latency and isinstance(running, Running):
                         turn = special.latency(running, 1.0, 0.7 * rates[name])
                     else:
@@ -220,7 +222,10 @@ def alone(
     for name in names:
         progress(name)
         try:
-            turn = special.ALONE[case.kind](SERVERS[name], case, env, cores)
+            if name == APP:
+                turn = special.idle_websocket_floor(case, env)
+            else:
+                turn = special.ALONE[case.kind](SERVERS[name], case, env, cores)
         except NotOffered as e:
             outcomes[name].absent = str(e)
         except Failed as e:

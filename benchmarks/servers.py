@@ -10,7 +10,7 @@ from pathlib import Path
 from .cases import Case
 from .environment import Environment
 
-# Seconds and connections, for the case with many idle connections.
+# Seconds and connections, for the cases with many idle connections.
 PATIENCE = 120
 MANY = "8192"
 QUIET = ["--no-access-log", "--log-level", "warning"]
@@ -47,7 +47,7 @@ def uvicorn_like(program: list[str], env: Environment, case: Case, port: int, *m
     if case.tls:
         cert, key = tls_files(env)
         tls = ["--ssl-certfile", cert, "--ssl-keyfile", key]
-    idle = ["--timeout-keep-alive", str(PATIENCE)] if case.kind == "idle" else []
+    idle = ["--timeout-keep-alive", str(PATIENCE)] if case.kind.startswith("idle") else []
     return [
         *program,
         case.app,
@@ -81,7 +81,7 @@ def granian(env: Environment, case: Case, port: int) -> list[str]:
     if case.tls:
         cert, key = tls_files(env)
         tls = ["--ssl-certificate", cert, "--ssl-keyfile", key]
-    idle = ["--backlog", MANY, "--backpressure", MANY] if case.kind == "idle" else []
+    idle = ["--backlog", MANY, "--backpressure", MANY] if case.kind.startswith("idle") else []
     return [
         env.program("granian"),
         case.app,
@@ -107,7 +107,7 @@ def bound(program: str, env: Environment, case: Case, port: int, *more: str) -> 
     if case.tls:
         cert, key = tls_files(env)
         tls = ["--certfile", cert, "--keyfile", key]
-    idle = ["--keep-alive", str(PATIENCE), "--backlog", MANY] if case.kind == "idle" else []
+    idle = ["--keep-alive", str(PATIENCE), "--backlog", MANY] if case.kind.startswith("idle") else []
     idle += ["--worker-connections", MANY] if idle and program == "gunicorn" else []
     return [
         env.program(program),
@@ -239,7 +239,7 @@ def why_not(server: Server, case: Case, env: Environment) -> str | None:
         return env.missing[server.needs]
     if case.access_log and not server.has_log:
         return "has no access log"
-    if case.kind == "websocket" and not server.has_websocket:
+    if case.kind in ("websocket", "idle-websocket") and not server.has_websocket:
         return "has no WebSockets"
     return None
 

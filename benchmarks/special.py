@@ -1,8 +1,14 @@
-"""Cases that are more than requests a second: a fixed rate, a blocked worker, memory, the time of a start."""
+"""Cases that are more than requests a second: a fixed rate, a blocked worker, large files, memory, the time of a
+start."""
 
 from __future__ import annotations
 
+import base64
 import http.client
+import os
+import resource
+import socket
+import subprocess
 import threading
 import time
 from typing import Any
@@ -14,6 +20,7 @@ from .processes import Cores, Failed, Load, Running, cpu_of, loaded, settled_mem
 from .servers import Server
 
 IDLE_CONNECTIONS = 2000
+IDLE_SESSIONS = 5000
 BLOCKED_RATE = 400
 
 
@@ -87,6 +94,29 @@ def blocked(running: Running) -> dict[str, Any]:
     }
 
 
+def transfer(running: Running) -> dict[str, Any]:
+    """One large response on each of the case's connections, to its last octet. The value is MiB for a second of the
+    server's processor time."""
+    case = running.case
+    before = cpu_of(running.pids())
+    command = [str(running.env.load), "hold", "-p", str(running.port), "-d", "60", "-c", str(case.connections)]
+    load = Load([*command, *running.files()], running.cores.load)
+    try:
+        result = load.result(60)
+        cpu = cpu_of(running.pids()) - before
+        load.go_on()
+        load.result()
+    finally:
+        load.close()
+    mib = case.connections * len(case.want) / 1048576
+    return {
+        "value": mib / cpu,
+        "cpu_us": cpu / case.connections * 1e6,
+        "busy": cpu / result["seconds"],
+        "mib_per_second": mib / result["seconds"],
+    }
+
+
 def idle(server: Server, case: Case, env: Environment, cores: Cores) -> dict[str, Any]:
     """KiB for each of many connections that had one answer and stay open."""
     running = Running(server, case, env, cores)
@@ -110,6 +140,71 @@ def idle(server: Server, case: Case, env: Environment, cores: Cores) -> dict[str
         running.stop()
     # Below what can be told apart counts as that.
     return {"value": max((after - before) / IDLE_CONNECTIONS, 0.05), "before_kib": before, "after_kib": after}
+
+
+def session(port: int, octets: int) -> socket.socket:
+    """A WebSocket that has sent one message and got it back."""
+    s = socket.create_connection(("127.0.0.1", port), 10)
+    key = base64.b64encode(os.urandom(16)).decode()
+    s.sendall(
+        f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        if not (piece := s.recv(4096)):
+            raise Failed("the connection ended in the handshake")
+        answer += piece
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 101 "):
+        raise Failed(f"the handshake was answered {head[:60]!r}")
+    text = b"a" * octets
+    s.sendall(bytes([0x81, 0x80 | octets, 0, 0, 0, 0]) + text)
+    while len(rest) < 2 + octets:
+        if not (piece := s.recv(4096)):
+            raise Failed("the connection ended before its message came back")
+        rest += piece
+    if rest != bytes([0x81, octets]) + text:
+        raise Failed(f"the message came back as {rest[:60]!r}")
+    return s
+
+
+def idle_websocket(server: Server, case: Case, env: Environment, cores: Cores) -> dict[str, Any]:
+    """KiB for each of many WebSockets that have sent one message and stay open."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    running = Running(server, case, env, cores)
+    held: list[socket.socket] = []
+    try:
+        running.wait_until_up()
+        for _ in range(200):
+            session(running.port, case.octets).close()
+        before = settled_memory(running.process.pid, 1.0)
+        try:
+            for _ in range(IDLE_SESSIONS):
+                held.append(session(running.port, case.octets))
+        except OSError as e:
+            raise Failed(f"{e!r} after {len(held)} WebSockets; {running.told()}") from None
+        after = settled_memory(running.process.pid, 1.0)
+    finally:
+        for s in held:
+            s.close()
+        running.stop()
+    return {"value": max((after - before) / IDLE_SESSIONS, 0.05), "before_kib": before, "after_kib": after}
+
+
+def idle_websocket_floor(case: Case, env: Environment) -> dict[str, Any]:
+    """The same of the application alone."""
+    done = subprocess.run(
+        [str(env.python), "-m", "benchmarks.floor_sessions", case.app, str(IDLE_SESSIONS), str(case.octets)],
+        capture_output=True,
+        text=True,
+        cwd=env.work,
+        env=dict(os.environ, PYTHONPATH=env.paths[False]),
+    )
+    if done.returncode != 0:
+        raise Failed(f"the application could not be called in a loop: {done.stderr[-300:]}")
+    return {"value": float(done.stdout)}
 
 
 def start(server: Server, case: Case, env: Environment, cores: Cores) -> dict[str, Any]:
@@ -140,4 +235,4 @@ def memory(server: Server, case: Case, env: Environment, cores: Cores) -> dict[s
     return {"value": kib / 1024 / case.workers, "processes": len(pids)}
 
 
-ALONE = {"idle": idle, "start": start, "memory": memory}
+ALONE = {"idle": idle, "idle-websocket": idle_websocket, "start": start, "memory": memory}
