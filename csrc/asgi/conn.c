@@ -130,12 +130,24 @@ release_head(cap_conn *c)
     }
 }
 
+/* An orderly end in the middle of a response that has neither length nor chunks would make it
+   look whole, over TLS as well (RFC 9112 8, 9.8). */
+static void
+look_for_cut(cap_conn *c)
+{
+    const cap_request *r = c->request;
+    if (r != NULL && r->ws == NULL && r->response == CAP_RESPONSE_STARTED && !r->chunked &&
+        !r->has_length && !r->no_body)
+        c->cut = true;
+}
+
 void
 cap_conn_let_go(cap_conn *c, bool disconnected)
 {
     cap_request *r = c->request;
     if (r == NULL)
         return;
+    look_for_cut(c);
     c->request = NULL;
     c->starting = false;
     c->work->due_request = 0;
@@ -151,15 +163,13 @@ cap_conn_close(cap_conn *c, bool reset)
         return;
     Py_INCREF(c);
     bool ours = cap_conn_take(c);
+    look_for_cut(c);
     conn_goto(c, CAP_CONN_CLOSING);
     cap_wheel_cancel(&c->server->wheel, &c->timer);
     if (c->claim != NULL)
         cap_claim_drop(c->claim);
     c->claim = NULL;
-    unsigned how = reset ? CAP_CLOSE_RESET : 0;
-    if (c->adopted || atomic_load_explicit(&cap_has_forked, memory_order_relaxed))
-        how |= CAP_CLOSE_SHARED;
-    cap_stream_close(c->io, ours ? how : 0);
+    cap_stream_close(c->io, (reset || c->cut) && ours);
     cap_conn_let_go(c, true); /* first: what follows may run Python, which may still send */
     cap_reactor_watchers_changed(c->server->reactor);
     Py_DECREF(c);
@@ -203,7 +213,7 @@ cap_conn_sent_all(cap_conn *c)
     /* Closing a socket with unread input sends an RST, which may overtake the response:
        so our side is shut first, and what still comes is dropped for a while. */
     bool quiet = c->body_ended && c->work->in.len == 0 && !c->feeding;
-    if (c->eof || quiet || cap_stream_shut_write(c->io) < 0) {
+    if (c->eof || quiet || c->cut || cap_stream_shut_write(c->io) < 0) {
         cap_conn_close(c, false);
         return;
     }

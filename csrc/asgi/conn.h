@@ -60,6 +60,7 @@ typedef struct cap_conn {
                                     taken back before it is touched; 0: it is not */
     bool moved;                  /* it is another process's now: only to be closed */
     bool adopted;                /* another process may have it open still */
+    bool cut;                    /* content that only the connection's end delimits is not whole */
     bool head_only;              /* ... which is a HEAD: no content in a response of our own */
 } cap_conn;
 

@@ -483,6 +483,15 @@ def test_return_in_the_middle_of_a_response(serve: Served, records: Records, fir
     assert "ASGI callable returned without completing response." in records.text()
 
 
+@pytest.mark.logs("ASGI callable returned without completing response.")
+def test_what_the_connections_end_delimits_is_cut_by_a_reset(serve: Served) -> None:
+    # HTTP/1.0 has no chunks: an orderly end would be the end of the content (RFC 9112 8).
+    c = serve(sending(STREAM, {"type": "http.response.body", "body": b"x", "more_body": True}))
+    with pytest.raises(Closed) as caught:
+        c.get("/", version="1.0").response()
+    assert caught.value.reset
+
+
 @pytest.mark.logs("ASGI callable should return None")
 def test_return_of_something(serve: Served, records: Records) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> Any:
