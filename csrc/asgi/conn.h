@@ -176,6 +176,8 @@ bool cap_conn_has_answered(const cap_conn *c);
 void cap_conn_finish(cap_conn *c);
 /* Answer by ourselves with this status, log the reason, and end the connection. */
 void cap_conn_refuse(cap_conn *c, int status, const char *reason);
+/* The same, in plaintext, for a client that spoke HTTP where TLS is expected. */
+void cap_conn_refuse_plain(cap_conn *c);
 
 /* NULL: it is not TLS. */
 static inline cap_stream_tls *

@@ -32,6 +32,15 @@ begin_tls(cap_conn *c)
     return 0;
 }
 
+void
+cap_conn_refuse_plain(cap_conn *c)
+{
+    c->stream.base.on = &cap_conn_stream_events;
+    c->stream.base.owner = c;
+    c->io = &c->stream.base;
+    cap_conn_refuse(c, 400, "This port speaks TLS, and the request was sent without it");
+}
+
 /* In front of TLS and HTTP: what a trusted proxy says of its client. */
 static void
 on_proxy_read(cap_stream *stream, const char *data, ssize_t n)

@@ -6,11 +6,6 @@
 
 enum { HANDSHAKE, OPEN, ENDED /* the peer's close_notify came */, BROKEN };
 
-static const char plain_http[] =
-    "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
-    "content-length: 55\r\nconnection: close\r\n\r\n"
-    "This port speaks TLS: the request was sent without it.\n";
-
 /* What the inner stream was given and keeps until it is written. */
 typedef struct tls_write {
     PyObject *bytes; /* owned: ciphertext */
@@ -38,19 +33,6 @@ wants_more(void)
     }
     cap_err_restore(exc);
     return false;
-}
-
-static bool
-error_is(const char *reason)
-{
-    PyObject *exc = cap_err_take();
-    PyObject *got = exc != NULL ? PyObject_GetAttrString(exc, "reason") : NULL;
-    PyErr_Clear();
-    bool same = got != NULL && PyUnicode_Check(got) &&
-                PyUnicode_CompareWithASCIIString(got, reason) == 0;
-    Py_XDECREF(got);
-    cap_err_restore(exc);
-    return same;
 }
 
 /* --- ciphertext out ----------------------------------------------------------------- */
@@ -151,14 +133,8 @@ shake(cap_stream_tls *t)
             broken(t, sent);
         return false;
     }
-    t->failed_plain = error_is("HTTP_REQUEST");
     PyErr_Clear();
-    if (t->failed_plain) {
-        uv_buf_t buf = uv_buf_init((char *)plain_http, sizeof plain_http - 1);
-        (void)cap_stream_try_write(t->inner, &buf, 1);
-    } else {
-        (void)pump_out(t, NULL); /* the alert that says why */
-    }
+    (void)pump_out(t, NULL); /* the alert that says why */
     broken(t, UV_EPROTO);
     return false;
 }
@@ -221,6 +197,14 @@ on_inner_read(cap_stream *inner, const char *data, ssize_t n)
         broken(t, n < 0 ? (int)n : UV_ECONNABORTED);
         return;
     }
+    /* A method's name, where the type of a record stands (RFC 8446 5.1): no peer that
+       speaks TLS begins so. */
+    if (!t->begun && data != NULL && data[0] >= 'A' && data[0] <= 'Z') {
+        t->plain = true;
+        broken(t, UV_EPROTO);
+        return;
+    }
+    t->begun = true;
     PyObject *rc = n == 0 ? PyObject_CallMethod(t->incoming, "write_eof", NULL)
                           : PyObject_CallMethod(t->incoming, "write", "y#", data, (Py_ssize_t)n);
     if (rc == NULL) {

@@ -24,7 +24,9 @@ typedef struct cap_stream_tls {
     uint8_t stage;
     bool reading;        /* the owner wants bytes */
     bool shut;           /* our side ends as soon as what was written, close_notify, is out */
-    bool failed_plain;   /* the peer spoke HTTP without TLS */
+    bool begun;          /* its first octet has come */
+    bool plain;          /* the peer speaks HTTP without TLS: `read` was told UV_EPROTO, nothing was
+                            answered, and the owner may go on with `inner` */
 } cap_stream_tls;
 
 /* Begin a handshake over `inner`, which is open and whose callbacks were given to

@@ -162,12 +162,25 @@ def test_a_client_that_says_nothing_is_dropped(secure: Secure) -> None:
             assert 0.2 < time.monotonic() - begin < 3
 
 
-def test_plain_http_on_the_tls_port_is_answered_so(secure: Secure) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"OPTIONS * HTTP/1.0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"G",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000),
+    ],
+    ids=lambda data: data[:7].decode(),
+)
+def test_plain_http_on_the_tls_port_is_answered_so(secure: Secure, records: Any, data: bytes) -> None:
     server = secure()
     with server.connect() as c:
-        r = c.get("/").response()
+        r = c.send(data).response()
         assert r.status == 400 and r.closes and "TLS" in r.text
-        c.expect_closed_clean()
+        c.half_close().expect_closed_clean()
+    records.wait_for("This port speaks TLS, and the request was sent without it. (127.0.0.1:")
 
 
 @pytest.mark.parametrize(
