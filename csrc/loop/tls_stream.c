@@ -6,6 +6,10 @@
 
 enum { HANDSHAKE, OPEN, ENDED /* the peer's close_notify came */, BROKEN };
 
+/* Plaintext that is encrypted at a time: what the BIO then holds stays in the cache, and below
+   malloc's threshold for memory that the kernel has to clear. */
+#define SLICE 65536
+
 /* What the inner stream was given and keeps until it is written. */
 typedef struct tls_write {
     PyObject *bytes; /* owned: ciphertext */
@@ -261,32 +265,44 @@ op_resume(cap_stream *s)
 }
 
 static int
-encrypt(cap_stream_tls *t, const uv_buf_t *bufs, unsigned n)
+encrypt(cap_stream_tls *t, const char *data, size_t len)
 {
-    for (unsigned i = 0; i < n; i++) {
-        if (bufs[i].len == 0)
-            continue;
-        PyObject *view = PyMemoryView_FromMemory(bufs[i].base, (Py_ssize_t)bufs[i].len, PyBUF_READ);
-        PyObject *rc = view != NULL ? PyObject_CallMethod(t->raw, "write", "O", view) : NULL;
-        Py_XDECREF(view);
-        /* A memory BIO takes all of it. */
-        if (rc == NULL || PyLong_AsSize_t(rc) != bufs[i].len) {
-            Py_XDECREF(rc);
-            PyErr_Clear();
-            return UV_ECONNABORTED;
-        }
-        Py_DECREF(rc);
-    }
-    return 0;
+    PyObject *view = PyMemoryView_FromMemory((char *)data, (Py_ssize_t)len, PyBUF_READ);
+    PyObject *rc = view != NULL ? PyObject_CallMethod(t->raw, "write", "O", view) : NULL;
+    Py_XDECREF(view);
+    /* A memory BIO takes all of it. */
+    bool all = rc != NULL && PyLong_AsSize_t(rc) == len;
+    Py_XDECREF(rc);
+    PyErr_Clear();
+    return all ? 0 : UV_ECONNABORTED;
 }
 
-static size_t
-total(const uv_buf_t *bufs, unsigned n)
+/* Encrypt and send slice by slice; `whole`: also when the socket is full, else up to there.
+   What is left in the outgoing BIO at the end is the caller's to pump out. Octets taken, or
+   UV_E... . */
+static ssize_t
+send_slices(cap_stream_tls *t, const uv_buf_t *bufs, unsigned n, bool whole)
 {
-    size_t len = 0;
+    size_t taken = 0, waits = 0; /* in the BIO */
     for (unsigned i = 0; i < n; i++)
-        len += bufs[i].len;
-    return len;
+        for (size_t at = 0; at < bufs[i].len;) {
+            size_t len = bufs[i].len - at, room = SLICE - waits;
+            if (len > room)
+                len = room;
+            int rc = encrypt(t, bufs[i].base + at, len);
+            at += len;
+            taken += len;
+            waits += len;
+            if (rc == 0 && waits == SLICE) {
+                rc = pump_out(t, NULL);
+                waits = 0;
+            }
+            if (rc < 0)
+                return rc;
+            if (waits == 0 && !whole && cap_stream_unwritten(t->inner) != 0)
+                return (ssize_t)taken;
+        }
+    return (ssize_t)taken;
 }
 
 static ssize_t
@@ -297,19 +313,20 @@ op_try_write(cap_stream *s, const uv_buf_t *bufs, unsigned n)
         return UV_ECONNABORTED;
     if (cap_stream_unwritten(t->inner) != 0)
         return 0;
-    int rc = encrypt(t, bufs, n);
-    if (rc == 0)
-        rc = pump_out(t, NULL);
-    return rc < 0 ? rc : (ssize_t)total(bufs, n);
+    ssize_t taken = send_slices(t, bufs, n, false);
+    int rc = taken < 0 ? (int)taken : pump_out(t, NULL);
+    return rc < 0 ? rc : taken;
 }
 
 static int
 op_write(cap_stream *s, const uv_buf_t *bufs, unsigned n, void *token)
 {
     cap_stream_tls *t = self_of(s);
-    int rc = t->stage == HANDSHAKE || t->stage == BROKEN ? UV_ECONNABORTED : encrypt(t, bufs, n);
-    if (rc == 0)
-        rc = pump_out(t, token);
+    int rc = UV_ECONNABORTED;
+    if (t->stage != HANDSHAKE && t->stage != BROKEN) {
+        ssize_t taken = send_slices(t, bufs, n, true);
+        rc = taken < 0 ? (int)taken : pump_out(t, token);
+    }
     /* `written` has to come from a later turn: when all has left already, an empty write
        behind it brings the token back. */
     if (rc == 1) {
