@@ -72,13 +72,15 @@ _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 
 class TLSInfo:
-    """What the ASGI tls extension says of a connection; called with its ssl.SSLObject: `server_cert` (PEM),
-    `client_cert_chain` (list of PEM), `client_cert_name` (RFC 4514), `client_cert_error`, `tls_version` (0x0304 for
-    TLS 1.3), `cipher_suite` (None: the ssl module does not tell its number)."""
+    """What the ASGI tls extension says of a connection; called with its ssl.SSLObject: `server_cert` (PEM; None when
+    the context is the user's own), `client_cert_chain` (list of PEM, the client's own first), `client_cert_name` (RFC
+    4514), `client_cert_error` (always None: a certificate that is not good ends the handshake), `tls_version` (0x0304
+    for TLS 1.3), `cipher_suite` (IANA's number)."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._certificates: WeakKeyDictionary[ssl.SSLContext, str | None] = WeakKeyDictionary()
+        self._suites: WeakKeyDictionary[ssl.SSLContext, dict[str, int]] = WeakKeyDictionary()
 
     def add(self, context: ssl.SSLContext) -> None:
         """A context that was made now, from the certificate that is in the file now."""
@@ -88,12 +90,33 @@ class TLSInfo:
         der = connection.getpeercert(binary_form=True)
         return {
             "server_cert": self._certificates.get(connection.context),
-            "client_cert_chain": [ssl.DER_cert_to_PEM_cert(der)] if der else [],
+            "client_cert_chain": _chain(connection, der) if der else [],
             "client_cert_name": _name(connection.getpeercert() or {}) if der else None,
             "client_cert_error": None,
             "tls_version": _VERSIONS.get(connection.version() or ""),
-            "cipher_suite": None,
+            "cipher_suite": self._suite(connection),
         }
+
+    def _suite(self, connection: ssl.SSLObject) -> int | None:
+        cipher, context = connection.cipher(), connection.context
+        if cipher is None:
+            return None
+        suites = self._suites.get(context)
+        if suites is None or cipher[0] not in suites:  # the ciphers of a user's context may change
+            # OpenSSL's numbers: above IANA's 16 bits stands the protocol
+            suites = {known["name"]: known["id"] & 0xFFFF for known in context.get_ciphers()}
+            self._suites[context] = suites
+        return suites.get(cipher[0])
+
+
+def _chain(connection: ssl.SSLObject, own: bytes) -> list[str]:
+    """PEM of what the client sent. Before CPython 3.13 only the object inside knows more than the first."""
+    found: list[bytes] = []
+    if hasattr(connection, "get_unverified_chain"):
+        found = connection.get_unverified_chain()
+    elif (inner := getattr(connection, "_sslobj", None)) is not None and hasattr(inner, "get_unverified_chain"):
+        found = [certificate.public_bytes(2) for certificate in inner.get_unverified_chain() or ()]  # 2: as DER
+    return [ssl.DER_cert_to_PEM_cert(der) for der in found or [own]]
 
 
 def _first_certificate(path: str | os.PathLike[str] | None) -> str | None:

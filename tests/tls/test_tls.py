@@ -70,6 +70,16 @@ async def respond(send: Send, pieces: list[bytes]) -> None:
     await send({"type": "http.response.body", "body": pieces[-1]})
 
 
+# IANA's registry of TLS parameters
+SUITES = {
+    "TLS_AES_128_GCM_SHA256": 0x1301,
+    "TLS_AES_256_GCM_SHA384": 0x1302,
+    "TLS_CHACHA20_POLY1305_SHA256": 0x1303,
+    "ECDHE-ECDSA-AES128-GCM-SHA256": 0xC02B,
+    "ECDHE-ECDSA-AES256-GCM-SHA384": 0xC02C,
+}
+
+
 @pytest.fixture
 def secure(start: Starter, certificates: Certificates) -> Callable[..., ThreadServer]:
     """A server with the certificate; the test's own, as what holds it is looked at."""
@@ -101,6 +111,7 @@ def test_a_request(secure: Secure, certificates: Certificates, version: ssl.TLSV
             assert found["scheme"] == "https"
             assert found["tls_version"] == {ssl.TLSVersion.TLSv1_2: 0x0303, ssl.TLSVersion.TLSv1_3: 0x0304}[version]
             assert found["client_cert_chain"] == [] and found["client_cert_name"] is None
+            assert found["cipher_suite"] == SUITES[c.tls.cipher()[0]]
             assert ssl.PEM_cert_to_DER_cert(found["server_cert"]) == c.tls.getpeercert(True)
 
 
@@ -261,9 +272,10 @@ def test_a_client_certificate(start: Starter, certificates: Certificates) -> Non
     with TLSClient(server.address, context(certificates.ca, certificates.client)) as c:
         found = json.loads(c.get("/tls").response().body)
         assert found["client_cert_name"] == "CN=alice,O=Example\\, Inc.,C=DE"
-        (pem,) = found["client_cert_chain"]
-        with open(certificates.alice) as file:
-            assert ssl.PEM_cert_to_DER_cert(pem) == ssl.PEM_cert_to_DER_cert(file.read())
+        assert len(found["client_cert_chain"]) == 2, "OpenSSL's clients send what they find of the chain"
+        for pem, name in zip(found["client_cert_chain"], (certificates.alice, certificates.ca), strict=True):
+            with open(name) as file:
+                assert ssl.PEM_cert_to_DER_cert(pem) == ssl.PEM_cert_to_DER_cert(file.read())
         assert found["client_cert_error"] is None
     with pytest.raises((ssl.SSLError, ConnectionError)):
         with TLSClient(server.address, context(certificates.ca)) as c:
