@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from capicorn._version import __version__
-from capicorn.listeners import parse_address
+from capicorn.listeners import parse_address, socket_name
 from capicorn.settings import ENV_PREFIXES, LATER, SETTINGS, Setting
 
 if TYPE_CHECKING:
@@ -138,7 +138,8 @@ def _callback(app: str | None, **values: Any) -> None:
     try:
         values["bind"] = [text for given in values["bind"] for text in given.split(",")] or None
         for text in values["bind"] or []:
-            parse_address(text)
+            if socket_name(text) is None:
+                parse_address(text)
     except ValueError as exc:
         raise click.UsageError(f"--{exc}", ctx) from None
     values["headers"] = [_header(text) for text in values["headers"]] or None

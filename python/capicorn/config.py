@@ -5,6 +5,7 @@ Making a Config configures logging and reads the environment file; the applicati
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
 import os
@@ -168,7 +169,9 @@ class Config:
             setattr(self, name, value)
         self.workers: int = values["workers"] or 1
         self.bind: list[str] = _as_list(values["bind"])
-        self.addresses = [listeners.parse_address(text) for text in self.bind]
+        self.addresses = [listeners.parse_address(text) for text in self.bind if listeners.socket_name(text) is None]
+        self.socket_names = [name for name in map(listeners.socket_name, self.bind) if name is not None]
+        """Sockets that systemd hands over and that are asked for by name."""
         if self.addresses:  # the first one by uvicorn's names as well
             self.host, self.port, self.uds, self.fd = self.addresses[0]
         _check_health(values["health_bind"], values["health_path"])
@@ -180,7 +183,7 @@ class Config:
         self.service: Service | None = None
         """What systemd says and is told, when the process is this server's."""
         self.inherited = False
-        """Are the sockets systemd's? Then they are in the place of the addresses."""
+        """Are the sockets systemd's? Then they are in the place of the addresses, unless both are named in bind."""
         self.owns_process = False
         """Of the command and run(): nothing else lives in this process."""
         self.supervisor: Any = None
@@ -476,6 +479,7 @@ class Config:
 
     def bind_sockets(self) -> list[socket.socket]:
         """A bound socket for every address, not yet listening. Raises OSError."""
+        self.check_names()
         found: list[socket.socket] = []
         try:
             for host, port, uds, fd in self.addresses or [(self.host, self.port, self.uds, self.fd)]:
@@ -491,6 +495,13 @@ class Config:
             raise
         return found
 
+    def check_names(self) -> None:
+        """Raises OSError when systemd's sockets are asked for by name where none are looked for: with reload, and
+        inside other programs."""
+        if self.socket_names and not self.inherited:
+            name = self.socket_names[0]
+            raise OSError(errno.ENOENT, f"bind: systemd:{name}: a server of this kind takes no sockets from systemd")
+
     def log_running_all(self, sockets: list[socket.socket]) -> None:
         """The line for each address (not for each socket: a name may stand for several)."""
         if len(self.addresses) < 2 and not self.inherited:
@@ -502,6 +513,7 @@ class Config:
     def bind_socket(self) -> socket.socket:
         """The bound socket for child processes, not yet listening; says where. Exits with code 3 when that fails."""
         try:
+            self.check_names()
             if self.uds is not None:
                 sock = self.bind_unix(self.uds)
             elif self.fd is not None:

@@ -66,12 +66,20 @@ def bind_all(host: str | None, port: int) -> list[socket.socket]:
     return _bind_all(_addresses(host, port), port)
 
 
+def socket_name(text: str) -> str | None:
+    """NAME of systemd:NAME, a socket that systemd hands over under this name; None: it is an address."""
+    name = text[len("systemd:") :] if text.startswith("systemd:") else ""
+    return name if name and not name.isdigit() else None
+
+
 def parse_address(text: str) -> tuple[str | None, int, str | None, int | None]:
     """(host, port, uds, fd) from gunicorn's spelling: HOST, HOST:PORT, [IPV6]:PORT, unix:PATH (unix:@NAME: an abstract
     one) or fd://NUMBER. Raises ValueError."""
     if text.startswith("unix:"):
         path = text[len("unix:") :]
         return None, 0, path[2:] if path.startswith("//") else path, None
+    if socket_name(text) is not None:
+        raise ValueError(f"{text!r} is a socket that systemd hands over, and can stand in bind only.")
     if text.startswith("fd://"):
         number = text[len("fd://") :]
         if not number.isdigit():
@@ -85,7 +93,9 @@ def parse_address(text: str) -> tuple[str | None, int, str | None, int | None]:
     elif ":" in host:
         raise ValueError(f"bind: write {text!r} with brackets around the IPv6 address.")
     if not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"bind: {port!r} is not a port; the address should be HOST:PORT, unix:PATH or fd://N.")
+        raise ValueError(
+            f"bind: {port!r} is not a port; the address should be HOST:PORT, unix:PATH, fd://N or systemd:NAME."
+        )
     return host or "0.0.0.0", int(port), None, None
 
 

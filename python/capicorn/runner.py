@@ -83,7 +83,7 @@ def run_config(config: Config, remake: Callable[[], Config] | None = None) -> No
             sock.listen(config.backlog)  # who connects while no child serves waits, and is not turned away
             ChangeReload(config, target=server.run, sockets=[sock]).run()
         else:
-            config.service = _service()
+            config.service = _service(config)
             config.inherited = bool(config.service.sockets)
             server.run()
     except KeyboardInterrupt:
@@ -97,9 +97,9 @@ def run_config(config: Config, remake: Callable[[], Config] | None = None) -> No
         sys.exit(STARTUP_FAILURE)
 
 
-def _service() -> Service:
+def _service(config: Config) -> Service:
     try:
-        return Service()
+        return Service(config.socket_names)
     except OSError as exc:
         logger.error(exc)
         sys.exit(STARTUP_FAILURE)

@@ -389,10 +389,14 @@ class Server:
                 found = [Listener([sock], stop) for sock in given]
             elif config.service is not None and config.inherited:
                 found = [Listener([sock], stop) for sock in config.service.sockets]  # their files are not ours
+                if config.socket_names and config.addresses:
+                    opened = config.bind_sockets()
+                    found += [Listener([sock], stop, unlink=listeners.file_of(sock)) for sock in opened]
             elif len(config.addresses) > 1:
                 opened = config.bind_sockets()
                 found = [Listener([sock], stop, unlink=listeners.file_of(sock)) for sock in opened]
             else:
+                config.check_names()
                 if config.fd is not None:
                     opened = [listeners.from_descriptor(config.fd)]
                 elif config.uds is not None:

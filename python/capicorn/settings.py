@@ -103,8 +103,8 @@ SETTINGS: tuple[Setting, ...] = (
             type="int | str | None", metavar="OCTAL"),
     Setting("fd", ("--fd",), "int", None, "Listen on this inherited descriptor.", "Binding", minimum=0),
     Setting("bind", ("--bind", "-b"), "str", None,
-            "HOST:PORT, unix:PATH, unix:@NAME or fd://NUMBER in place of the flags above, as gunicorn spells it. May be"
-            " repeated.",
+            "HOST:PORT, unix:PATH, unix:@NAME or fd://NUMBER in place of the flags above, as gunicorn spells it; or"
+            " systemd:NAME, a socket of socket activation with this FileDescriptorName. May be repeated.",
             "Binding", type="list[str] | str | None", multiple=True, metavar="ADDRESS"),
     Setting("backlog", ("--backlog",), "int", 2048, "Connections that may wait for accept().", "Binding", minimum=0),
     # ---- the application

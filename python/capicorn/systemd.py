@@ -3,36 +3,50 @@ Nothing of it needs systemd to be there."""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
+from collections.abc import Sequence
 
 FIRST = 3
 """The number of the first descriptor that is handed over (SD_LISTEN_FDS_START)."""
 
 
-def take_descriptors() -> list[int]:
-    """The listening sockets of socket activation, if they are for this process. The variables are gone afterwards, so
-    that no child takes them for its own."""
+def take_descriptors() -> list[tuple[int, str]]:
+    """The listening sockets of socket activation, with their names (FileDescriptorName=), if they are for this process.
+    The variables are gone afterwards, so that no child takes them for its own."""
     count, pid = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
-    os.environ.pop("LISTEN_FDNAMES", None)
+    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
     if pid == str(os.getpid()) and count.isdigit():
-        return list(range(FIRST, FIRST + int(count)))
+        numbers = range(FIRST, FIRST + int(count))
+        return list(zip(numbers, names if len(names) == len(numbers) else ["unknown"] * len(numbers), strict=True))
     return []
 
 
-def take_sockets() -> list[socket.socket]:
-    """The same as sockets, which no child inherits. Raises OSError for a descriptor that is no socket."""
-    found: list[socket.socket] = []
+def take_sockets(wanted: Sequence[str] = ()) -> list[socket.socket]:
+    """The same as sockets, which no child inherits. `wanted`: only those of these names, in their order. Raises OSError
+    for a descriptor that is no socket, and for a name that none has."""
+    found: list[tuple[str, socket.socket]] = []
     try:
-        for number in take_descriptors():
+        for number, name in take_descriptors():
             os.set_inheritable(number, False)
-            found.append(socket.socket(fileno=number))
+            found.append((name, socket.socket(fileno=number)))
     except OSError as exc:
-        for sock in found:
+        for _, sock in found:
             sock.close()
         raise OSError(exc.errno, f"LISTEN_FDS: descriptor {FIRST + len(found)}: {exc.strerror}") from None
-    return found
+    if not wanted:
+        return [sock for _, sock in found]
+    chosen = [sock for want in wanted for name, sock in found if name == want]
+    missing = [want for want in wanted if all(name != want for name, _ in found)]
+    for _, sock in found:
+        if missing or sock not in chosen:
+            sock.close()
+    if missing:
+        there = ", ".join(name for name, _ in found) or "none"
+        raise OSError(errno.ENOENT, f"bind: systemd has handed over no socket named {missing[0]!r} (there: {there})")
+    return chosen
 
 
 def notify(text: str) -> None:
@@ -74,9 +88,9 @@ class Service:
     """A process that is one server, as systemd sees it. Inside other programs there is none: they tell systemd
     themselves when they are ready."""
 
-    def __init__(self) -> None:
-        self.sockets = take_sockets()
-        """Take the place of the addresses in the settings."""
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self.sockets = take_sockets(names)
+        """Take the place of the addresses in the settings, unless these ask for them by name."""
         self.watchdog = Watchdog()
 
     def ready(self) -> None:

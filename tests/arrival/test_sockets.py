@@ -153,7 +153,7 @@ class Passing:
         "import os, sys; n = [int(x) for x in sys.argv[1].split(',')];"
         "high = [os.dup2(fd, 200 + i) for i, fd in enumerate(n)];"
         "[os.dup2(fd, 3 + i) for i, fd in enumerate(high)];"
-        "os.environ.update(LISTEN_FDS=str(len(n)), LISTEN_FDNAMES=':'.join('x' for _ in n),"
+        "os.environ.update(LISTEN_FDS=str(len(n)), LISTEN_FDNAMES=os.environ.get('NAMES', ':'.join('x' for _ in n)),"
         " LISTEN_PID=str(os.getpid() + int(sys.argv[2]))); os.execv(sys.argv[3], sys.argv[3:])"
     )
 
@@ -182,6 +182,38 @@ def test_socket_activation_with_two_sockets(launch: Launch, tmp_path: Path, work
         assert told(str(path))["client"] is None
         assert server.stop(signal.SIGTERM) in (0, -signal.SIGTERM)
     assert path.exists(), "the file is systemd's"
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_sockets_by_their_names(launch: Launch, tmp_path: Path, workers: tuple[str, ...]) -> None:
+    with socket.socket() as web, socket.socket() as other, socket.socket() as second:
+        for sock in (web, other, second):
+            sock.bind(("127.0.0.1", 0))
+            sock.listen()
+        ports = [sock.getsockname()[1] for sock in (web, other, second)]
+        p = Passing(web, other, second)
+        path = tmp_path / "s"
+        binds = ["-b", "systemd:web", "-b", f"unix:{path}"]
+        env = {"NAMES": "web:other:web"}
+        server = launch(APP, *binds, *workers, pass_fds=p.fds, template=p.template, env=env)
+        server.log.wait_for(f"Capicorn running on unix socket {path} ")
+        for port in (ports[0], ports[2]):
+            assert told(("127.0.0.1", port))["server"] == ["127.0.0.1", port]
+        assert told(str(path))["client"] is None
+        assert str(ports[1]) not in server.log.text(), "nobody asked for that one"
+        assert server.stop(signal.SIGTERM) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize("more", [("--workers", "2"), ("--reload",), ()])
+@pytest.mark.parametrize("handed", [False, True])
+def test_a_name_that_no_socket_has(launch: Launch, handed: bool, more: tuple[str, ...]) -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.listen()
+        p = Passing(one, off=0 if handed else 1)
+        server = launch(APP, "-b", "systemd:web", *more, pass_fds=p.fds, template=p.template, wait=False)
+        assert server.wait() == 3
+        assert "bind: systemd" in server.log.text() and "Traceback" not in server.log.text()
 
 
 def test_sockets_for_another_process_are_left_alone(launch: Launch) -> None:

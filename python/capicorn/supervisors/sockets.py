@@ -23,9 +23,11 @@ def open_sockets(config: Config) -> list[socket.socket]:
     OSError."""
     text = os.environ.pop(FDS, "")
     if not text:
-        found = systemd.take_sockets()
+        found = systemd.take_sockets(config.socket_names)
         config.inherited = bool(found)
-        return found or config.bind_sockets()
+        if not found or (config.socket_names and config.addresses):
+            found += config.bind_sockets()
+        return found
     found = []
     for number in text.split(","):
         os.set_inheritable(int(number), False)
