@@ -581,6 +581,19 @@ def test_a_proxy_header_comes_in_front_of_the_handshake(
     assert (found["client"], found["scheme"]) == (["192.0.2.1", 56324], "https")
 
 
+def test_plain_http_behind_a_proxy_header_is_told_so_too(launch: Launch, certificates: Certificates) -> None:
+    options = options_of(certificates, ssl_certfile="cert", ssl_keyfile="key")
+    server = launch("tests.arrival.app:app", "--proxy-protocol", *options)
+    header, request = b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    for pieces in ((header + request,), (header, request), (header + request[:1], request[1:])):
+        mark = server.log.mark()
+        with server.connect() as c:
+            r = c.send_read(*pieces).response()
+            assert r.status == 400 and "TLS" in r.text
+            c.half_close().expect_closed_clean()
+        server.log.wait_for(r"\(192\.0\.2\.1:56324, answered 400\)", mark)
+
+
 def test_the_address_in_the_log(pool: Pool, certificates: Certificates) -> None:
     server = pool(*options_of(certificates, ssl_certfile="cert", ssl_keyfile="key"))
     assert server.log.find(r"Capicorn running on https://127\.0\.0\.1:\d+ ")
