@@ -588,10 +588,10 @@ class Server:
 
 def _is_proxy(allowed: list[str] | str) -> Callable[[tuple[str, int] | None], bool]:
     """Does a connection from there begin with a PROXY header? None is a Unix socket's peer."""
-    from capicorn.middleware.proxy_headers import TrustedHosts
+    from capicorn.middleware.proxy_headers import UNIX, TrustedHosts
 
     trusted = TrustedHosts(allowed)
-    return lambda client: ("unix" if client is None else client[0]) in trusted
+    return lambda client: (UNIX if client is None else client[0]) in trusted
 
 
 def _set_done(future: asyncio.Future[None]) -> None:

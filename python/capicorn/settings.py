@@ -240,8 +240,8 @@ SETTINGS: tuple[Setting, ...] = (
             " that set one kind should remove the other, or it has to be named here.", "Headers",
             choices=("auto", "x-forwarded", "forwarded")),
     Setting("forwarded_allow_ips", ("--forwarded-allow-ips",), "str", None,
-            "Trusted proxies: addresses, networks, names, divided by commas; * is all. $FORWARDED_ALLOW_IPS, else"
-            " 127.0.0.1,::1.",
+            "Trusted proxies: addresses, networks, names, divided by commas; unix are Unix sockets, * is all."
+            " $FORWARDED_ALLOW_IPS, else 127.0.0.1,::1.",
             "Headers", type="list[str] | str | None"),
     Setting("proxy_protocol", ("--proxy-protocol",), "flag", False,
             "Connections from --proxy-allow-from begin with a PROXY header, version 1 or 2, that tells the client.",

@@ -115,14 +115,23 @@ def test_the_client_is_the_one_in_front(proxied: Any) -> None:
             assert found["client"] == ["127.0.0.1", 0] and found["scheme"] == "http"
 
 
-def test_a_made_up_field_is_not_believed(launch: Callable[..., ServerProcess], tmp_path: Path) -> None:
-    server = launch(APP)
-    nginx = Nginx(tmp_path, f"127.0.0.1:{server.port}")
+@pytest.mark.parametrize(
+    ("trusted", "client"),
+    [
+        ("127.0.0.1,unix", "203.0.113.9"),  # nginx and who asks it: what both say counts
+        ("unix", "127.0.0.1"),  # nginx alone
+        ("127.0.0.1", None),  # nobody: it comes by a Unix socket
+    ],
+)
+def test_a_made_up_field_is_not_believed(
+    launch: Callable[..., ServerProcess], tmp_path: Path, trusted: str, client: str | None
+) -> None:
+    server = launch(APP, "--uds", str(tmp_path / "app.sock"), "--forwarded-allow-ips", trusted)
+    nginx = Nginx(tmp_path, f"unix:{server.address}")
     try:
         with Client(nginx.address) as c:
             found = told(c.get("/x", "X-Forwarded-For: 203.0.113.9"))
-        # 127.0.0.1 is trusted, so what it says of itself counts; what another client says would not
-        assert found["client"] == ["203.0.113.9", 0]
+        assert found["client"] == (None if client is None else [client, 0])
     finally:
         nginx.stop()
 

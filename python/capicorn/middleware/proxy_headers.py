@@ -22,6 +22,7 @@ _SCHEMES = {b"http": "http", b"https": "https", b"ws": "ws", b"wss": "wss"}
 _TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PAIR = rf'(?:({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*"))?'
 _FIRST_PAIR = re.compile(rf"[ \t]*{_PAIR}[ \t]*(?:;|\Z)", re.S)
+UNIX = "unix"  # how a peer without an address is called, which that of a Unix socket is
 _MOST_HOPS = 64  # of a Forwarded field, and so often is looked for where one begins
 _LONGEST_NAME = 253  # of DNS; what is longer is nobody's address and not worth remembering
 
@@ -153,7 +154,7 @@ class ProxyHeaders:
     def resolve(self, scope: MutableMapping[str, Any]) -> None:
         """Set `client` and `scheme` of an http or websocket scope in place."""
         client = scope.get("client")
-        if (client[0] if client else None) not in self.trusted_hosts:
+        if (client[0] if client else UNIX) not in self.trusted_hosts:
             return
         headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
         proto: bytes | None = None
