@@ -29,7 +29,9 @@ def sign(folder: Path, name: str, subject: str, number: int, extension: str = ""
     """NAME.pem and NAME_key.pem."""
     openssl(folder, "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}_key.pem")
     openssl(folder, "req", "-new", "-key", f"{name}_key.pem", "-subj", subject, "-out", f"{name}.csr")
-    (folder / "ext").write_text(extension or "basicConstraints=CA:FALSE\n")
+    # RFC 5280 4.2.1.1, on which clients from CPython 3.13 on insist
+    identifiers = "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+    (folder / "ext").write_text((extension or "basicConstraints=CA:FALSE\n") + identifiers)
     openssl(
         folder, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca_key.pem", "-days", "30",
         "-set_serial", str(number), "-extfile", "ext", "-out", f"{name}.pem",
@@ -48,8 +50,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     folder = tmp_path_factory.mktemp("tls")
     openssl(folder, "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "ca_key.pem")
     openssl(
-        folder, "req", "-x509", "-new", "-key", "ca_key.pem", "-subj", "/CN=Test CA", "-days", "30", "-out", "ca.pem"
-    )
+        folder, "req", "-x509", "-new", "-key", "ca_key.pem", "-subj", "/CN=Test CA", "-days", "30", "-out", "ca.pem",
+        "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+    )  # fmt: skip
     server_certificate(folder, "cert", 11)
     server_certificate(folder, "renewed", 12)
     (folder / "key.pem").write_bytes((folder / "cert_key.pem").read_bytes())
