@@ -89,7 +89,11 @@ def environment(name: str) -> Path:
         text=True,
         check=True,
     ).stdout.strip()
-    (Path(packages) / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # As a folder of packages, so that an editable install in it is found, too; from the environment, as several
+    # checkouts may use this folder at a time.
+    (Path(packages) / "parent.pth").write_text(
+        "import os, site; 'COMPAT_PACKAGES' in os.environ and site.addsitedir(os.environ['COMPAT_PACKAGES'])\n"
+    )
     return python
 
 
@@ -113,6 +117,7 @@ def suite(name: str, server: str, tests: Sequence[str], leave_out: Sequence[str]
         environ.update(
             PYTHONPATH=os.pathsep.join([str(HERE), str(folder)]),
             PYTHONDONTWRITEBYTECODE="1",
+            COMPAT_PACKAGES=sysconfig.get_path("purelib"),
             COMPAT_SERVER=server,
             COMPAT_RESULTS=str(results),
         )
