@@ -169,7 +169,10 @@ cap_conn_close(cap_conn *c, bool reset)
     if (c->claim != NULL)
         cap_claim_drop(c->claim);
     c->claim = NULL;
-    cap_stream_close(c->io, (reset || c->cut) && ours);
+    unsigned how = reset || c->cut ? CAP_CLOSE_RESET : 0;
+    if (c->adopted || atomic_load_explicit(&cap_has_forked, memory_order_relaxed))
+        how |= CAP_CLOSE_SHARED;
+    cap_stream_close(c->io, ours ? how : 0);
     cap_conn_let_go(c, true); /* first: what follows may run Python, which may still send */
     cap_reactor_watchers_changed(c->server->reactor);
     Py_DECREF(c);
