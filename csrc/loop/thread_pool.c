@@ -391,6 +391,7 @@ static bool
 sleep_idle(cap_thread_pool *self, worker *w, bool send)
 {
     cap_loop *loop = self->loop;
+    cap_uv *uv = loop->uv; /* close() waits for us before it frees it, but not to forget it */
     w->woken = false;
     w->below = self->idle;
     self->idle = w;
@@ -398,7 +399,7 @@ sleep_idle(cap_thread_pool *self, worker *w, bool send)
     PyLockStatus got;
     Py_BEGIN_ALLOW_THREADS
     if (send) {
-        uv_async_send(&loop->uv->async);
+        uv_async_send(&uv->async);
         atomic_fetch_sub(&loop->sending, 1);
     }
     got = PyThread_acquire_lock_timed(w->lock, self->idle_us, 0);

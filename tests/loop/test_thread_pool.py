@@ -245,6 +245,33 @@ def test_closed_while_a_call_runs(loop: Loop) -> None:
     wait_until(lambda: not ours())
 
 
+def test_closed_while_a_result_wakes_the_loop() -> None:
+    """The thread that wakes it does so without the GIL, and with a libuv that is still there."""
+    end = time.monotonic() + 1
+    turns = 0
+
+    def work() -> None:
+        until = time.perf_counter() + 0.001
+        while time.perf_counter() < until:
+            pass
+
+    while time.monotonic() < end:
+        loop = Loop()
+        pool = _core.ThreadPool(loop, lambda: threading.Thread(target=pool.work).start(), size=1)  # noqa: B023
+        pool.run(int, ())
+
+        def begin(loop: Loop = loop, pool: _core.ThreadPool = pool, later: int = turns % 50) -> None:
+            pool.call(work, ())
+            loop.call_later(0.0005 + later * 0.001 / 60, loop.stop)
+
+        loop.call_soon(begin)
+        loop.run_forever()
+        loop.close()
+        pool.close()
+        turns += 1
+    assert turns > 20
+
+
 def test_loop_that_stops_with_calls_on_their_way(loop: Loop, executor: Executor) -> None:
     """They run without it; their futures learn of it when it runs again."""
     calls: list[asyncio.Future[int]] = []
