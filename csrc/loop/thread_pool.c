@@ -54,6 +54,7 @@ typedef struct cap_thread_pool {
     queue done;
     worker *idle;
     size_t nthreads;
+    size_t expected;        /* of them: started, and not yet in work() */
     size_t nidle;
     size_t running;
     size_t searching;
@@ -223,17 +224,28 @@ call_report(cap_thread_pool *self, call *c)
 
 /* ---- threads ---- */
 
+/* One that was started does not come to work(). */
+static void
+expect_less(cap_thread_pool *self)
+{
+    if (self->expected == 0)
+        return; /* it came: what `start` raised was raised behind that, by a signal's handler say */
+    self->expected--;
+    self->nthreads--;
+    self->searching--;
+}
+
 /* 0, or -1 with an exception. Runs Python. */
 static int
 start_thread(cap_thread_pool *self)
 {
     self->nthreads++;
+    self->expected++;
     self->searching++;
     self->turns = 0;
     PyObject *done = PyObject_CallNoArgs(self->start);
     if (done == NULL) {
-        self->nthreads--;
-        self->searching--;
+        expect_less(self);
         return -1;
     }
     Py_DECREF(done);
@@ -262,6 +274,13 @@ is_forked(const cap_thread_pool *self)
     return self->loop->forks != cap_forks;
 }
 
+/* What threading raises when the system has no thread for us? */
+static bool
+is_shortage(void)
+{
+    return PyErr_ExceptionMatches(PyExc_RuntimeError) || PyErr_ExceptionMatches(PyExc_MemoryError);
+}
+
 /* See that somebody looks at what waits. Where no thread can be started but there are
    some, they will: no error. 0, or -1 with an exception. May run Python. */
 static int
@@ -273,7 +292,7 @@ see_to_it(cap_thread_pool *self, bool later)
         wake(self, self->idle, later);
     else if (self->size == 0 || self->nthreads < self->size) {
         if (start_thread(self) < 0) {
-            if (self->nthreads == 0)
+            if (self->nthreads == 0 || !is_shortage())
                 return -1;
             PyErr_Clear();
         }
@@ -425,7 +444,12 @@ sleep_idle(cap_thread_pool *self, worker *w, bool send)
 static void
 work(cap_thread_pool *self, worker *w)
 {
-    has_come(self);
+    if (self->expected != 0) {
+        self->expected--;
+        has_come(self);
+    }
+    else
+        self->nthreads++; /* its start was taken for a failure */
     hand_back(self, false); /* whoever had the GIL before is in a call: perhaps a long one */
     for (;;) {
         bool enough = self->done.first != NULL && self->loop->has_thread && !self->closed &&
@@ -469,8 +493,7 @@ pool_work(cap_thread_pool *self, PyObject *Py_UNUSED(ignored))
 {
     worker w = {.lock = PyThread_allocate_lock()};
     if (w.lock == NULL) {
-        self->searching--;
-        self->nthreads--;
+        expect_less(self);
         return PyErr_NoMemory();
     }
     PyThread_acquire_lock(w.lock, WAIT_LOCK);
@@ -503,7 +526,7 @@ queue_call(cap_thread_pool *self, call *c)
     }
     if (see_to_it(self, false) == 0)
         return 0;
-    /* There is no thread at all, so it still is where it was put. */
+    /* Mostly there is no thread at all, and it still is where it was put. */
     PyObject *exc = cap_err_take();
     call **at = &self->waiting.first, *last = NULL;
     while (*at != NULL && *at != c) {
@@ -606,8 +629,7 @@ PyDoc_STRVAR(lost_doc, "lost()\n--\n\nA thread that `start` made will not come t
 static PyObject *
 pool_lost(cap_thread_pool *self, PyObject *Py_UNUSED(ignored))
 {
-    self->nthreads--;
-    self->searching--;
+    expect_less(self);
     if (see_to_it(self, false) < 0)
         return NULL;
     Py_RETURN_NONE;

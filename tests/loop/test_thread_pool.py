@@ -272,6 +272,30 @@ def test_closed_while_a_result_wakes_the_loop() -> None:
     assert turns > 20
 
 
+def test_start_that_is_interrupted_when_the_thread_runs_already(
+    loop: Loop, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the handler of a signal, in the main thread: what it raises comes out, and nothing is counted twice."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        wait_until(lambda: done)
+        raise KeyboardInterrupt
+
+    done: list[int] = []
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(threading.Thread, "start", interrupted)
+        executor.submit(done.append, 1)
+    assert executor._pool.threads == 1
+
+    async def main() -> None:
+        for n in range(20):
+            assert await asyncio.wait_for(loop.run_in_executor(None, pow, n, 1), 5) == n
+
+    loop.run_until_complete(main())
+
+
 def test_loop_that_stops_with_calls_on_their_way(loop: Loop, executor: Executor) -> None:
     """They run without it; their futures learn of it when it runs again."""
     calls: list[asyncio.Future[int]] = []
