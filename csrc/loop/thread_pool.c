@@ -16,6 +16,8 @@
    another; calls that are longer run into CPython's own switch interval. */
 #define BATCH_NS 2000000
 #define LET_IN_US 1000
+/* For how long they leave what waits to a loop that does not take their results. */
+#define PATIENCE_US 20000
 
 typedef struct call {
     struct call *next;
@@ -405,7 +407,8 @@ hand_back(cap_thread_pool *self, bool later)
     return true;
 }
 
-/* Sleep until woken, after waking the loop with `send`. false: for so long that the thread may end. */
+/* Sleep until woken, after waking the loop with `send`. false: for so long that the thread may
+   end, and nothing waits. */
 static bool
 sleep_idle(cap_thread_pool *self, worker *w, bool send)
 {
@@ -415,13 +418,14 @@ sleep_idle(cap_thread_pool *self, worker *w, bool send)
     w->below = self->idle;
     self->idle = w;
     self->nidle++;
+    PY_TIMEOUT_T wait = self->waiting.first != NULL ? PATIENCE_US : self->idle_us;
     PyLockStatus got;
     Py_BEGIN_ALLOW_THREADS
     if (send) {
         uv_async_send(&uv->async);
         atomic_fetch_sub(&loop->sending, 1);
     }
-    got = PyThread_acquire_lock_timed(w->lock, self->idle_us, 0);
+    got = PyThread_acquire_lock_timed(w->lock, wait, 0);
     Py_END_ALLOW_THREADS
     if (!w->woken) {
         for (worker **at = &self->idle; *at != NULL; at = &(*at)->below) {
@@ -431,7 +435,11 @@ sleep_idle(cap_thread_pool *self, worker *w, bool send)
                 break;
             }
         }
-        return false;
+        if (self->waiting.first == NULL)
+            return false;
+        self->searching++; /* the loop is busy, perhaps waiting for one of these calls */
+        self->wanted_since = now_ns();
+        return true;
     }
     if (got != PY_LOCK_ACQUIRED) { /* chosen in the moment of the time-out */
         Py_BEGIN_ALLOW_THREADS
@@ -507,10 +515,10 @@ pool_work(cap_thread_pool *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- for the loop ---- */
 
-/* Queue it, and see that a thread comes: at the end of the turn, when this is one.
-   Steals `c`. 0, or -1 with an exception. */
+/* Queue it, and see that a thread comes: at the end of the turn, when this is one, but for
+   `now`. Steals `c`. 0, or -1 with an exception. */
 static int
-queue_call(cap_thread_pool *self, call *c)
+queue_call(cap_thread_pool *self, call *c, bool now)
 {
     if (self->closed || is_forked(self)) {
         call_free(c);
@@ -521,8 +529,11 @@ queue_call(cap_thread_pool *self, call *c)
     }
     put(&self->waiting, c);
     if (self->nthreads != 0 && in_loop(self)) {
-        at_turn_end(self);
-        return 0;
+        if (!now) {
+            at_turn_end(self);
+            return 0;
+        }
+        cap_thread_pool_wake_now(self->loop);
     }
     if (see_to_it(self, false) == 0)
         return 0;
@@ -590,7 +601,7 @@ pool_call(cap_thread_pool *self, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     c->future = Py_NewRef(future);
-    if (queue_call(self, c) < 0)
+    if (queue_call(self, c, false) < 0)
         Py_CLEAR(future);
     return future;
 }
@@ -604,7 +615,8 @@ pool_run(cap_thread_pool *self, PyObject *const *args, Py_ssize_t nargs)
     if (check_args(args, nargs, 2) < 0)
         return NULL;
     call *c = call_new(args[0], args[1], Py_None, Py_None);
-    if (c == NULL || queue_call(self, c) < 0)
+    /* Now: the loop's thread may be going to wait for it, and then there is no turn's end. */
+    if (c == NULL || queue_call(self, c, true) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

@@ -296,6 +296,34 @@ def test_start_that_is_interrupted_when_the_thread_runs_already(
     loop.run_until_complete(main())
 
 
+def test_loop_that_waits_for_a_call_of_its_own(loop: Loop, executor: Executor) -> None:
+    """Blocking, which it should not, but not for ever."""
+
+    async def main() -> None:
+        await loop.run_in_executor(None, int)
+        assert executor.submit(pow, 2, 5).result(5) == 32
+        short = [loop.run_in_executor(None, sum, range(2000)) for _ in range(2000)]
+        assert executor.submit(pow, 2, 6).result(5) == 64
+        await asyncio.gather(*short)
+
+    loop.run_until_complete(main())
+
+
+def test_call_whose_thread_has_been_idle_for_long_enough(loop: Loop) -> None:
+    """It ends when nothing waits, and not before."""
+    pool = _core.ThreadPool(loop, lambda: threading.Thread(target=pool.work).start(), size=1, idle=0.02)
+
+    async def main() -> None:
+        await pool.call(int, ())
+        call = pool.call(pow, (2, 4))
+        time.sleep(0.1)
+        pool.close()
+        assert await asyncio.wait_for(call, 5) == 16
+
+    loop.run_until_complete(main())
+    wait_until(lambda: pool.threads == 0)
+
+
 def test_loop_that_stops_with_calls_on_their_way(loop: Loop, executor: Executor) -> None:
     """They run without it; their futures learn of it when it runs again."""
     calls: list[asyncio.Future[int]] = []
