@@ -12,6 +12,7 @@
 #include "base/mem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -161,6 +162,10 @@ make_room(cap_watcher *w, int fd)
     size_t need = (size_t)fd + 1, len = w->len != 0 ? w->len : 16;
     if (need <= w->len)
         return 0;
+    if (fcntl(fd, F_GETFD) < 0) { /* any number: no memory for what there is not */
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
     while (len < need)
         len *= 2;
     cap_watch *item = cap_realloc(w->item, len * sizeof *item);

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -235,3 +237,12 @@ def test_a_refused_connection_ends_sock_connect(loop: Loop) -> None:
                     await asyncio.wait_for(loop.sock_connect(sock, address), 5)
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("number", [1_000_000, 2**31 - 1])
+def test_number_that_is_no_descriptor_costs_no_memory(loop: Loop, number: int) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(OSError) as caught:
+        loop.add_reader(number, int)
+    assert caught.value.errno == errno.EBADF
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 4096
