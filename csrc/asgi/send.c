@@ -545,9 +545,14 @@ cap_send_body(cap_request *r, PyObject *message)
         view.buf = PyBytes_AS_STRING(body);
         view.len = PyBytes_GET_SIZE(body);
         view.obj = Py_NewRef(body); /* the message is the application's to change */
-    } else if (PyObject_GetBuffer(body, &view, PyBUF_SIMPLE) < 0) {
-        PyErr_Format(PyExc_TypeError, "body is bytes (ASGI), not %.100s", Py_TYPE(body)->tp_name);
-        return -1;
+    } else {
+        Py_INCREF(body); /* its __buffer__() may change the message */
+        int got = PyObject_GetBuffer(body, &view, PyBUF_SIMPLE);
+        if (got < 0)
+            PyErr_Format(PyExc_TypeError, "body is bytes (ASGI), not %.100s", Py_TYPE(body)->tp_name);
+        Py_DECREF(body);
+        if (got < 0)
+            return -1;
     }
     cap_conn *c = r->conn;
     int rc = -1;

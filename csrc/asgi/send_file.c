@@ -195,15 +195,10 @@ may_begin(const cap_request *r)
     return r->conn != NULL && r->response == CAP_RESPONSE_STARTED && r->file == NULL;
 }
 
-int
-cap_send_path(cap_request *r, PyObject *message)
+static int
+send_path(cap_request *r, PyObject *path)
 {
-    PyObject *path = PyDict_GetItemWithError(message, r->st->str.path), *encoded = NULL;
-    if (path == NULL) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_KeyError, "path");
-        return -1;
-    }
+    PyObject *encoded = NULL;
     if (!PyUnicode_FSConverter(path, &encoded))
         return -1;
     int fd = open(PyBytes_AS_STRING(encoded), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -232,20 +227,24 @@ cap_send_path(cap_request *r, PyObject *message)
 }
 
 int
-cap_send_part(cap_request *r, PyObject *message)
+cap_send_path(cap_request *r, PyObject *message)
 {
-    cap_state *st = r->st;
-    PyObject *file = PyDict_GetItemWithError(message, st->str.file);
-    PyObject *offset = file != NULL ? PyDict_GetItemWithError(message, st->str.offset) : NULL;
-    PyObject *count = file != NULL && !PyErr_Occurred()
-                          ? PyDict_GetItemWithError(message, st->str.count) : NULL;
-    PyObject *more = file != NULL && !PyErr_Occurred()
-                         ? PyDict_GetItemWithError(message, st->str.more_body) : NULL;
-    if (file == NULL || PyErr_Occurred()) {
+    /* With a reference of our own: its __fspath__() may change the message. */
+    PyObject *path = Py_XNewRef(PyDict_GetItemWithError(message, r->st->str.path));
+    if (path == NULL) {
         if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_KeyError, "file");
+            PyErr_SetString(PyExc_KeyError, "path");
         return -1;
     }
+    int rc = send_path(r, path);
+    Py_DECREF(path);
+    return rc;
+}
+
+/* All but `file` may be NULL. */
+static int
+send_part(cap_request *r, PyObject *file, PyObject *offset, PyObject *count, PyObject *more)
+{
     int given = PyObject_AsFileDescriptor(file);
     if (given < 0)
         return -1;
@@ -264,7 +263,7 @@ cap_send_part(cap_request *r, PyObject *message)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    if (at < 0 || !S_ISREG(info.st_mode) || (n >= 0 && at + n > info.st_size)) {
+    if (at < 0 || !S_ISREG(info.st_mode) || (n >= 0 && (at > info.st_size || n > info.st_size - at))) {
         PyErr_SetString(PyExc_RuntimeError, "http.response.zerocopysend: the file is not regular, or "
                                             "shorter than offset and count say.");
         return -1;
@@ -279,4 +278,27 @@ cap_send_part(cap_request *r, PyObject *message)
         return -1;
     }
     return begin(r, fd, (off_t)at, (uint64_t)n, last);
+}
+
+int
+cap_send_part(cap_request *r, PyObject *message)
+{
+    cap_state *st = r->st;
+    PyObject *const keys[] = {st->str.file, st->str.offset, st->str.count, st->str.more_body};
+    PyObject *value[4] = {NULL}; /* of our own: fileno() and the like may change the message */
+    int rc = 0;
+    for (int i = 0; i < 4 && rc == 0; i++) {
+        value[i] = Py_XNewRef(PyDict_GetItemWithError(message, keys[i]));
+        if (value[i] == NULL && PyErr_Occurred())
+            rc = -1;
+    }
+    if (rc == 0 && value[0] == NULL) {
+        PyErr_SetString(PyExc_KeyError, "file");
+        rc = -1;
+    }
+    if (rc == 0)
+        rc = send_part(r, value[0], value[1], value[2], value[3]);
+    for (int i = 0; i < 4; i++)
+        Py_XDECREF(value[i]);
+    return rc;
 }

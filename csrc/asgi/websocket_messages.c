@@ -226,14 +226,17 @@ on_close_message(cap_request *r, PyObject *message)
     long value = CAP_WS_NORMAL;
     const char *text = "";
     Py_ssize_t len = 0;
+    int rc = -1;
+    Py_XINCREF(reason); /* the code's __index__() may change the message */
     if (code != NULL && ((value = PyLong_AsLong(code)) == -1 && PyErr_Occurred()))
-        return -1;
+        goto done;
     if (!cap_ws_close_code_ok((int)value) || value != (int)value) {
         PyErr_Format(PyExc_RuntimeError, "Invalid WebSocket close code %ld.", value);
-        return -1;
+        goto done;
     }
     if (reason != NULL && (text = PyUnicode_AsUTF8AndSize(reason, &len)) == NULL)
-        return -1;
+        goto done;
+    rc = 0;
     ws->closed_by_app = true;
     cap_websocket_close(r, (int)value, text, (size_t)len);
     if (ws->code == 0) { /* what receive() says from now on (uvicorn) */
@@ -241,7 +244,9 @@ on_close_message(cap_request *r, PyObject *message)
         Py_XSETREF(ws->reason, Py_XNewRef(reason));
         cap_waiters_wake(r->receivers, st);
     }
-    return 0;
+done:
+    Py_XDECREF(reason);
+    return rc;
 }
 
 static int

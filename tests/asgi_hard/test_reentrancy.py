@@ -272,3 +272,23 @@ def test_collector_callback_that_closes_the_server(start: Starter) -> None:
         gc.callbacks.remove(callback)
         gc.set_threshold(*before)
     assert server.thread.is_alive()
+
+
+@pytest.mark.logs("Exception in ASGI application")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="classes in Python have no buffers")
+def test_body_whose_buffer_changes_the_message(start: Starter) -> None:
+    class Body:
+        def __buffer__(self, flags: int) -> memoryview:
+            message.clear()
+            raise ValueError("of the body")
+
+    message: dict[str, Any] = {}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": OK})
+        message.update(type="http.response.body", body=Body())
+        await send(message)
+
+    with start(app).connect(5.0) as c:
+        c.get("/")
+        c.expect_close()

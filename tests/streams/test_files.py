@@ -164,6 +164,62 @@ def test_zerocopysend_from_where_the_file_stands(serve: Served, opened: Any, con
     assert c.get("/").response().body == content[1_000_000:]
 
 
+class Changing:
+    """A file whose methods change the message that it is in."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        self.fd = fd
+        self.path = path
+        self.message: dict[str, Any] = {}
+
+    def fileno(self) -> int:
+        self.message.clear()
+        return self.fd
+
+    def __fspath__(self) -> str:
+        self.message.clear()
+        return self.path
+
+
+def number(n: int) -> int:
+    """An int that nobody else has."""
+    return int(str(n))
+
+
+def test_file_that_changes_its_message(serve: Served, opened: Any, path: Path, content: bytes) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        message: dict[str, Any] = {"type": "http.response.zerocopysend"}
+        message["file"] = Changing(opened.fileno(), "")
+        message["file"].message = message
+        message.update(offset=number(1000), count=number(2000), more_body=number(3000))
+        await send(message)
+        message = {"type": "http.response.pathsend", "path": Changing(-1, f"{path}.nowhere")}
+        message["path"].message = message
+        with pytest.raises(FileNotFoundError):
+            await send(message)
+        message = {"type": "http.response.pathsend", "path": Changing(-1, str(path.parent))}
+        message["path"].message = message
+        with pytest.raises(RuntimeError, match="not a regular file"):
+            await send(message)
+        await send({"type": "http.response.body"})
+
+    assert serve(app).get("/").response().body == content[1000:3000]
+
+
+def test_zerocopysend_of_more_than_there_can_be(serve: Served, opened: Any) -> None:
+    errors: queue.Queue[Any] = queue.Queue()
+    wrong = [(2**62, 2**62), (2**63 - 1, 1), (1, 2**63 - 1), (SIZE + 1, 0), (SIZE - 1, 2)]
+    parts = [
+        {"type": "http.response.zerocopysend", "file": opened, "offset": at, "count": n, "more_body": True}
+        for at, n in wrong
+    ]
+    c = serve(sending(start(length(0)), *parts, {"type": "http.response.body"}, errors=errors))
+    assert c.get("/").response().body == b""
+    assert ["shorter than" in str(errors.get(timeout=5)) for _ in wrong] == [True] * len(wrong)
+    assert errors.empty()
+
+
 # ------------------------------------------------------------------- Starlette
 
 

@@ -272,6 +272,17 @@ def test_the_application_closes(serve: Served, code: int, reason: str) -> None:
     ws.send(close(code)).c.expect_closed_clean()
 
 
+def test_code_that_changes_its_message(serve: Served) -> None:
+    class Code:
+        def __index__(self) -> int:
+            message.clear()
+            return 3000
+
+    message = {"type": "websocket.close", "code": Code(), "reason": "".join(["d", "one", "!" * 50])}
+    ws = WebSocket(serve(Noting(ACCEPT, message))).opened()
+    assert ws.closed() == (3000, "done" + "!" * 50)
+
+
 def test_a_reason_that_is_too_long_is_cut_between_characters(serve: Served) -> None:
     ws = WebSocket(serve(Noting(ACCEPT, {"type": "websocket.close", "reason": "ü" * 100}))).opened()
     code, reason = ws.closed()
