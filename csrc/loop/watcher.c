@@ -303,9 +303,11 @@ cap_watcher_lookup(cap_loop *loop, PyObject *fileobj)
     }
     /* selectors.EVENT_READ is 1, EVENT_WRITE 2 */
     int events = (watch->reader != NULL ? 1 : 0) | (watch->writer != NULL ? 2 : 0);
-    return Py_BuildValue("OiiOO", watch->fileobj, fd, events,
-                         watch->reader != NULL ? (PyObject *)watch->reader : Py_None,
-                         watch->writer != NULL ? (PyObject *)watch->writer : Py_None);
+    PyObject *reader = watch->reader != NULL ? (PyObject *)watch->reader : Py_None;
+    PyObject *writer = watch->writer != NULL ? (PyObject *)watch->writer : Py_None;
+    /* With references of their own: making the tuple may run the collector, and that Python. */
+    return Py_BuildValue("NiiNN", Py_NewRef(watch->fileobj), fd, events, Py_NewRef(reader),
+                         Py_NewRef(writer));
 }
 
 PyObject *
