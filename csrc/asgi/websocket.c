@@ -398,6 +398,8 @@ void
 cap_websocket_shutdown(cap_conn *c)
 {
     cap_request *r = c->request;
+    if (r == NULL)
+        return; /* the session is over just now: that ran Python, and we are in it */
     cap_websocket *ws = r->ws;
     if (ws->state == CAP_WS_CLOSING) {
         uint64_t due = cap_server_now(c->server) + CAP_WS_GOODBYE_MS;

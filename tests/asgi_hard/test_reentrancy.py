@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from capicorn import Config, Server
 
 from tests.conftest import Starter
 from tests.harness.client import Closed
@@ -292,3 +294,53 @@ def test_body_whose_buffer_changes_the_message(start: Starter) -> None:
     with start(app).connect(5.0) as c:
         c.get("/")
         c.expect_close()
+
+
+class Hooked(asyncio.SelectorEventLoop):
+    """call_soon() does something first, once."""
+
+    hook: Callable[[], object] | None = None
+
+    def call_soon(self, *args: Any, **kwargs: Any) -> Any:
+        hook, self.hook = self.hook, None
+        if hook is not None:
+            hook()
+        return super().call_soon(*args, **kwargs)
+
+
+def test_shutdown_in_the_middle_of_a_websockets_end(handler: Handler) -> None:
+    """Whoever waits for its end learns of it by the loop's call_soon(), which is Python in other loops than ours."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    async def main() -> bytes:
+        serving = asyncio.ensure_future(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.001)
+        host, port = server.servers[0].sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(host, port)
+        fields = ("Host: a", "Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+        key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+        writer.write("\r\n".join(("GET / HTTP/1.1", *fields, key, "", "")).encode())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(bytes.fromhex("888200000000") + (1000).to_bytes(2, "big"))
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        await serving
+        return answer
+
+    def shut_down() -> None:
+        server.should_exit = True
+        hooks.append(server.server_state.http.shutdown(5.0))
+
+    hooks: list[None] = []
+    with contextlib.closing(Hooked()) as loop:
+        config = Config(app, port=0, lifespan="off", loop="none", log_config=None, log_level="info")
+        server = Server(config)
+        handler("connection closed", lambda: setattr(loop, "hook", shut_down))
+        assert loop.run_until_complete(main()) == bytes.fromhex("8802") + (1000).to_bytes(2, "big")
+    assert hooks
