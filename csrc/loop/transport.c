@@ -34,9 +34,9 @@ cap_transport_call_soon(cap_transport *t, PyObject *method, PyObject *a, PyObjec
 static void
 on_poll(uv_poll_t *poll, int status, int events)
 {
-    cap_transport *t = ((cap_poll *)poll)->owner;
     cap_loop *loop = poll->loop->data;
     cap_reactor_enter(&loop->reactor);
+    cap_transport *t = ((cap_poll *)poll)->owner; /* not before we have the GIL */
     if (t == NULL)
         return;
     Py_INCREF((PyObject *)t);
@@ -416,8 +416,8 @@ read_data(cap_transport *t, PyObject *protocol)
     if (n == 0)
         return read_eof(t, protocol);
     PyObject *data = PyBytes_FromStringAndSize(loop->read_buffer, n);
-    if (data == NULL)
-        return -1;
+    if (data == NULL) /* they are gone: what comes next would not fit what came before */
+        return cap_transport_fatal(t, "Fatal error: no memory for what was received");
     PyObject *done =
         PyObject_CallMethodOneArg(protocol, cap_transport_state(t)->data_received, data);
     Py_DECREF(data);

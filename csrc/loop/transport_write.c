@@ -295,8 +295,8 @@ write_view(cap_transport *t, PyObject *data, const Py_buffer *view)
         gather_from_now(t);
         return 0;
     }
-    if (append_rest(t, data, view, sent) < 0)
-        return -1;
+    if (append_rest(t, data, view, sent) < 0) /* with a part of it out, what follows would not fit */
+        return sent > 0 ? cap_transport_fatal(t, write_failed(t)) : -1;
     t->want_write = true;
     if (cap_transport_update(t) < 0)
         return -1;

@@ -10,12 +10,15 @@ import resource
 import select
 import socket
 import ssl
+import subprocess
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from capicorn import _core
 from capicorn.loop import Loop, new_event_loop
 from capicorn.transports import StreamTransport
 
@@ -753,3 +756,70 @@ def test_connections_one_after_another_on_descriptors_of_all_kinds(loop: Loop) -
         await asyncio.sleep(0.01)
 
     loop.run_until_complete(main())
+
+
+def test_no_memory_for_what_the_kernel_did_not_take(loop: Loop, peer: list[socket.socket]) -> None:
+    """A part of it is out, and nothing that fits would follow: the connection ends."""
+    transport, protocol = connect(loop, peer)
+    told: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda loop, context: told.append(context))
+    _core._mem_fail(1)
+    try:
+        transport.write(bytes(10_000_000))
+    finally:
+        _core._mem_fail(0)
+    transport.write(b"what follows")
+    run(loop)
+    assert [type(each["exception"]) for each in told] == [MemoryError]
+    assert protocol.events[1:] == [("lost", "MemoryError")]
+    assert not read_all(peer[0]).strip(b"\0")
+
+
+NO_MEMORY_TO_READ = """
+import asyncio, socket, _testcapi
+from capicorn.loop import Loop
+
+SENT = [bytes([n]) * 3000 for n in range(1, 5)]
+
+class Protocol(asyncio.Protocol):
+    def __init__(self):
+        self.data, self.lost = [], False
+    def data_received(self, data):
+        self.data.append(data)
+    def connection_lost(self, exc):
+        self.lost = True
+
+loop, failed = Loop(), 0
+loop.set_exception_handler(lambda loop, context: None)
+for n in range(1, 12):
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    transport, protocol = loop.run_until_complete(loop.create_connection(Protocol, sock=a))
+    def send(i):
+        if not protocol.lost:
+            b.sendall(SENT[i])
+        if i == 1:
+            _testcapi.set_nomemory(n, n + 1)
+
+    for i in range(4):
+        loop.call_later(0.001, send, i)
+        loop.call_later(0.02, _testcapi.remove_mem_hooks)
+        loop.call_later(0.021, loop.stop)
+        loop.run_forever()
+    loop.run_until_complete(asyncio.sleep(0.001))
+    got, lost = b"".join(protocol.data), protocol.lost
+    assert b"".join(SENT).startswith(got), (n, "octets are missing in the middle")
+    assert lost or len(got) == 12000, n
+    failed += lost
+    transport.abort()
+    b.close()
+    loop.run_until_complete(asyncio.sleep(0.001))
+assert failed
+"""
+
+
+def test_no_memory_for_what_was_received() -> None:
+    """It is lost: the connection ends, rather than to go on behind it."""
+    pytest.importorskip("_testcapi")
+    done = subprocess.run([sys.executable, "-c", NO_MEMORY_TO_READ], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
