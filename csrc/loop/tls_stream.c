@@ -39,6 +39,18 @@ wants_more(void)
     return false;
 }
 
+/* The connection is told of it otherwise, or nobody is. ssl runs the handlers of signals, and
+   what they raise is the loop's. */
+static void
+forget_error(cap_stream_tls *t)
+{
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+        PyErr_ExceptionMatches(PyExc_SystemExit))
+        cap_reactor_report(t->reactor, "A signal came while TLS was spoken");
+    else
+        PyErr_Clear();
+}
+
 /* --- ciphertext out ----------------------------------------------------------------- */
 
 /* Send what ssl has put into the outgoing BIO. `token`: told `written` when it has
@@ -49,7 +61,7 @@ pump_out(cap_stream_tls *t, void *token)
 {
     PyObject *bytes = PyObject_CallMethod(t->outgoing, "read", NULL);
     if (bytes == NULL) {
-        PyErr_Clear();
+        forget_error(t);
         return UV_ENOMEM;
     }
     size_t len = (size_t)PyBytes_GET_SIZE(bytes), sent = 0;
@@ -137,7 +149,7 @@ shake(cap_stream_tls *t)
             broken(t, sent);
         return false;
     }
-    PyErr_Clear();
+    forget_error(t);
     (void)pump_out(t, NULL); /* the alert that says why */
     broken(t, UV_EPROTO);
     return false;
@@ -167,7 +179,8 @@ pump_in(cap_stream_tls *t)
             PyObject *exc = cap_err_take();
             const char *name = Py_TYPE(exc)->tp_name;
             bool notified = strstr(name, "SSLZeroReturnError") != NULL;
-            Py_DECREF(exc);
+            cap_err_restore(exc);
+            forget_error(t);
             if (notified) {
                 t->stage = ENDED;
                 t->base.on->read(&t->base, NULL, 0);
@@ -212,7 +225,7 @@ on_inner_read(cap_stream *inner, const char *data, ssize_t n)
     PyObject *rc = n == 0 ? PyObject_CallMethod(t->incoming, "write_eof", NULL)
                           : PyObject_CallMethod(t->incoming, "write", "y#", data, (Py_ssize_t)n);
     if (rc == NULL) {
-        PyErr_Clear();
+        forget_error(t);
         broken(t, UV_ENOMEM);
         return;
     }
@@ -273,7 +286,8 @@ encrypt(cap_stream_tls *t, const char *data, size_t len)
     /* A memory BIO takes all of it. */
     bool all = rc != NULL && PyLong_AsSize_t(rc) == len;
     Py_XDECREF(rc);
-    PyErr_Clear();
+    if (!all && PyErr_Occurred())
+        forget_error(t);
     return all ? 0 : UV_ECONNABORTED;
 }
 
@@ -369,7 +383,7 @@ notify(cap_stream_tls *t)
         return;
     PyObject *rc = PyObject_CallMethod(t->raw, t->raw == t->object ? "unwrap" : "shutdown", NULL);
     Py_XDECREF(rc);
-    PyErr_Clear(); /* it wants the peer's answer, which we do not wait for */
+    forget_error(t); /* it wants the peer's answer, which we do not wait for */
     (void)pump_out(t, NULL);
 }
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
+import os
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from capicorn import _core
 from capicorn.loop import Loop
 from capicorn.tls_protocol import TLSProtocol
 
@@ -204,3 +210,55 @@ def test_a_protocol_need_not_derive_from_bufferedprotocol(loop: Loop, tls_contex
     loop.run_until_complete(until(lambda: protocol.lost))
     thread.join()
     assert protocol.got == b"0123456789"
+
+
+CLIENT = """
+import os, signal, socket, ssl, sys, time
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+with context.wrap_socket(socket.create_connection(("127.0.0.1", int(sys.argv[1])))) as sock:
+    sock.sendall(b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
+    sock.recv(65536)
+    sys.stdin.read(1)
+    sock.sendall(b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
+    time.sleep(0.05)
+    os.kill(os.getppid(), signal.SIGUSR1)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_signals_handler_raises_while_the_http_server_reads(loop: Loop, tls_contexts: Contexts) -> None:
+    """ssl looks for signals after each read: it comes out of run_forever(), as from anywhere else."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        served.append(1)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+        loop.call_soon(loop.stop)
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    served: list[int] = []
+    http = _core.HTTPServer(loop, app, logger=logging.getLogger("capicorn.error"), ssl_context=tls_contexts[0])
+    handler = signal.signal(signal.SIGUSR1, interrupt)
+    listener = socket.create_server(("127.0.0.1", 0))
+    http.listen(listener.fileno())
+    command = [sys.executable, "-c", CLIENT, str(listener.getsockname()[1])]
+    client = subprocess.Popen(command, stdin=subprocess.PIPE)
+    try:
+        assert client.stdin is not None
+        loop.run_forever()
+        # In C and nothing but C: request and signal are both there when it is over.
+        loop.call_soon(os.write, client.stdin.fileno(), b".")
+        loop.call_soon(sum, range(10_000_000))
+        loop.call_later(5, loop.stop)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+        assert len(served) == 1
+    finally:
+        client.communicate()
+        signal.signal(signal.SIGUSR1, handler)
+        http.close()
+        loop.run_until_complete(asyncio.sleep(0.01))
+        listener.close()
