@@ -373,6 +373,8 @@ cap_conn_upgrade(cap_conn *c)
     if (c->request->ws->state == CAP_WS_OPEN) /* logging ran Python: perhaps it was closed */
         cap_conn_due_in(c, &c->due_read, c->server->set.ws_ping_interval);
     cap_conn_flush_later(c);
+    if (c->state != CAP_CONN_UPGRADED || c->request == NULL)
+        return; /* another loop's call_soon() is Python */
     if (c->eof)
         cap_websocket_eof(c);
     else

@@ -17,7 +17,7 @@ from capicorn import Config, Server
 
 from tests.conftest import Starter
 from tests.harness.client import Closed
-from tests.harness.thread import Receive, Scope, Send, ThreadServer
+from tests.harness.thread import App, Receive, Scope, Send, ThreadServer
 
 OK = [(b"content-length", b"2")]
 
@@ -300,12 +300,47 @@ class Hooked(asyncio.SelectorEventLoop):
     """call_soon() does something first, once."""
 
     hook: Callable[[], object] | None = None
+    server: Any = None
 
     def call_soon(self, *args: Any, **kwargs: Any) -> Any:
         hook, self.hook = self.hook, None
         if hook is not None:
             hook()
         return super().call_soon(*args, **kwargs)
+
+
+HANDSHAKE = (
+    "GET / HTTP/1.1",
+    "Host: a",
+    "Connection: upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "",
+    "",
+)
+
+
+def serve_in(loop: Hooked, app: App, talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> Any:
+    """What `talk` gives, with a connection to a server in this loop that has sent a WebSocket's handshake. The server
+    is the loop's `server`."""
+
+    async def main() -> Any:
+        serving = asyncio.ensure_future(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.001)
+        reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
+        writer.write("\r\n".join(HANDSHAKE).encode())
+        result = await asyncio.wait_for(talk(reader, writer), 10)
+        writer.close()
+        server.should_exit = True
+        await serving
+        return result
+
+    server = loop.server = Server(
+        Config(app, port=0, lifespan="off", loop="none", log_config=None, log_level="info", timeout_shutdown_idle=0)
+    )
+    return loop.run_until_complete(main())
 
 
 def test_shutdown_in_the_middle_of_a_websockets_end(handler: Handler) -> None:
@@ -317,30 +352,39 @@ def test_shutdown_in_the_middle_of_a_websockets_end(handler: Handler) -> None:
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
-    async def main() -> bytes:
-        serving = asyncio.ensure_future(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.001)
-        host, port = server.servers[0].sockets[0].getsockname()
-        reader, writer = await asyncio.open_connection(host, port)
-        fields = ("Host: a", "Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
-        key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
-        writer.write("\r\n".join(("GET / HTTP/1.1", *fields, key, "", "")).encode())
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(bytes.fromhex("888200000000") + (1000).to_bytes(2, "big"))
-        answer = await asyncio.wait_for(reader.read(), 5)
-        writer.close()
-        await serving
-        return answer
-
-    def shut_down() -> None:
-        server.should_exit = True
-        hooks.append(server.server_state.http.shutdown(5.0))
+        return await reader.read()
 
     hooks: list[None] = []
     with contextlib.closing(Hooked()) as loop:
-        config = Config(app, port=0, lifespan="off", loop="none", log_config=None, log_level="info")
-        server = Server(config)
+        shut_down: Callable[[], None] = lambda: hooks.append(loop.server.server_state.http.shutdown(5.0))  # noqa: E731
         handler("connection closed", lambda: setattr(loop, "hook", shut_down))
-        assert loop.run_until_complete(main()) == bytes.fromhex("8802") + (1000).to_bytes(2, "big")
+        assert serve_in(loop, app, talk) == bytes.fromhex("8802") + (1000).to_bytes(2, "big")
     assert hooks
+
+
+def test_connection_that_is_closed_in_the_middle_of_a_websockets_beginning() -> None:
+    """Its client has ended its side before that."""
+    accepted: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await asyncio.sleep(0.1)
+
+        def close() -> None:
+            for c in loop.server.server_state.http.connections:
+                c.close()
+            accepted.append(True)
+
+        loop.hook = close
+        await send({"type": "websocket.accept"})
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write_eof()
+        return await reader.read()
+
+    with contextlib.closing(Hooked()) as loop:
+        assert serve_in(loop, app, talk) == b""
+    assert accepted
