@@ -457,7 +457,13 @@ on_head(cap_conn *c, const cap_h1_head *h, const char *base, int memo)
         if (r != NULL)
             cap_request_detach(r, true);
         Py_XDECREF(r);
-        cap_server_log(s, CAP_LOG_ERROR, exc, "A request could not be handed to the application");
+        if (PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt) ||
+            PyErr_GivenExceptionMatches(exc, PyExc_SystemExit)) {
+            cap_err_restore(Py_NewRef(exc)); /* proxy_headers is Python */
+            cap_server_lost(s, (PyObject *)s);
+        } else {
+            cap_server_log(s, CAP_LOG_ERROR, exc, "A request could not be handed to the application");
+        }
         Py_XDECREF(exc);
         if (c->state == CAP_CONN_RUNNING) {
             c->keep_alive = false;
@@ -477,7 +483,7 @@ on_head(cap_conn *c, const cap_h1_head *h, const char *base, int memo)
         cap_request_detach(r, true);
         Py_DECREF(r);
         if (PyErr_Occurred()) {
-            PyErr_WriteUnraisable((PyObject *)s);
+            cap_server_lost(s, (PyObject *)s);
             if (c->state == CAP_CONN_RUNNING) {
                 c->keep_alive = false;
                 cap_send_simple(c, 500, "Internal Server Error", true);

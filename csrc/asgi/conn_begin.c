@@ -57,7 +57,7 @@ on_proxy_read(cap_stream *stream, const char *data, ssize_t n)
         c->work->in = (cap_buffer){0};
         stream->on = &cap_conn_stream_events;
         if (c->server->ssl_context != NULL && begin_tls(c) < 0) {
-            PyErr_WriteUnraisable((PyObject *)c->server);
+            cap_server_lost(c->server, (PyObject *)c->server);
             cap_conn_close(c, true);
         } else {
             if (cap_conn_tls(c) != NULL && cap_stream_read_start(c->io) < 0)
@@ -87,7 +87,7 @@ adopt(cap_conn *c, const cap_handover *h)
     c->adopted = true;
     c->used = (h->flags & CAP_HANDOVER_USED) != 0;
     if ((h->flags & CAP_HANDOVER_PROXIED) != 0 && cap_conn_set_origin(c, &h->origin) < 0) {
-        PyErr_WriteUnraisable((PyObject *)c->server);
+        cap_server_lost(c->server, (PyObject *)c->server);
         cap_conn_close(c, true);
     }
 }
@@ -99,7 +99,7 @@ begin(cap_server *s, int fd, bool unix_socket, const cap_handover *h)
     cap_conn *c = PyObject_New(cap_conn, s->st->type.Connection);
     if (c == NULL) {
         close(fd);
-        PyErr_WriteUnraisable((PyObject *)s);
+        cap_server_lost(s, (PyObject *)s);
         return;
     }
     memset((char *)c + sizeof(PyObject), 0, sizeof *c - sizeof(PyObject));
@@ -134,7 +134,7 @@ begin(cap_server *s, int fd, bool unix_socket, const cap_handover *h)
     } else if (s->proxy_protocol != NULL && cap_conn_proxy_wanted(c)) {
         c->stream.base.on = &proxy_events;
     } else if (s->ssl_context != NULL && cap_conn_open(c) && begin_tls(c) < 0) {
-        PyErr_WriteUnraisable((PyObject *)s);
+        cap_server_lost(s, (PyObject *)s);
         cap_conn_close(c, true);
     }
     if (!cap_conn_open(c)) /* asking ran Python */
@@ -153,8 +153,9 @@ cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
 void
 cap_conn_adopt(cap_server *s, int fd, const cap_handover *h)
 {
-    struct sockaddr_storage addr;
-    socklen_t len = sizeof addr;
-    bool named = getsockname(fd, (struct sockaddr *)&addr, &len) == 0;
-    begin(s, fd, named && addr.ss_family == AF_UNIX, h);
+    PyObject *address = cap_server_bound_address(fd);
+    if (address == NULL && PyErr_Occurred())
+        cap_server_lost(s, (PyObject *)s);
+    begin(s, fd, address != NULL, address, h);
+    Py_XDECREF(address);
 }

@@ -18,7 +18,7 @@ cap_conn_proxy_wanted(cap_conn *c)
     int wanted = answer != NULL ? PyObject_IsTrue(answer) : -1;
     Py_XDECREF(answer);
     if (wanted < 0) {
-        PyErr_WriteUnraisable((PyObject *)s);
+        cap_server_lost(s, (PyObject *)s);
         cap_conn_close(c, true);
     }
     bool open = cap_conn_open(c);
@@ -83,7 +83,7 @@ cap_conn_proxy_feed(cap_conn *c, const char *data, ssize_t n)
         memcpy(&origin.client, &h.source, sizeof origin.client);
         memcpy(&origin.server, &h.destination, sizeof origin.server);
         if (cap_conn_set_origin(c, &origin) < 0) {
-            PyErr_WriteUnraisable((PyObject *)c->server);
+            cap_server_lost(c->server, (PyObject *)c->server);
             cap_conn_close(c, true);
             return -1;
         }

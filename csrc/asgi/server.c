@@ -14,6 +14,16 @@
 /* --- words ---------------------------------------------------------------------------- */
 
 void
+cap_server_lost(cap_server *s, PyObject *what)
+{
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+        PyErr_ExceptionMatches(PyExc_SystemExit))
+        cap_reactor_report(s->reactor, "The HTTP server was interrupted");
+    else
+        PyErr_WriteUnraisable(what);
+}
+
+void
 cap_server_log(cap_server *s, int level, PyObject *exc, const char *format, ...)
 {
     va_list args;
@@ -30,7 +40,7 @@ cap_server_log(cap_server *s, int level, PyObject *exc, const char *format, ...)
     rc = PyObject_Call(log, pos, kw);
 done:
     if (rc == NULL)
-        PyErr_WriteUnraisable(s->logger);
+        cap_server_lost(s, s->logger);
     Py_XDECREF(rc);
     Py_XDECREF(kw);
     Py_XDECREF(pos);

@@ -188,5 +188,8 @@ cap_server_wants_close(const cap_server *s)
 #define CAP_LOG_WARNING 30
 #define CAP_LOG_ERROR 40
 void cap_server_log(cap_server *s, int level, PyObject *exc, const char *format, ...);
+/* The current exception, that nobody can receive: `what` failed. To sys.unraisablehook;
+   KeyboardInterrupt and SystemExit (a signal's handler ran there) come out of the loop. */
+void cap_server_lost(cap_server *s, PyObject *what);
 
 #endif

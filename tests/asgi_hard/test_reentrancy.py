@@ -7,13 +7,15 @@ import contextlib
 import gc
 import logging
 import queue
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from capicorn import Config, Server
+from capicorn import Config, Server, _core
+from capicorn.loop import Loop
 
 from tests.conftest import Starter
 from tests.harness.client import Closed
@@ -388,3 +390,31 @@ def test_connection_that_is_closed_in_the_middle_of_a_websockets_beginning() -> 
     with contextlib.closing(Hooked()) as loop:
         assert serve_in(loop, app, talk) == b""
     assert accepted
+
+
+@pytest.mark.parametrize("where", ["log", "proxy_headers", "proxy_protocol"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_interrupt_comes_out_of_the_loop(where: str, error: type[BaseException]) -> None:
+    """The handler of a signal may run, and raise, in whatever Python the server calls."""
+
+    def interrupt(*args: object) -> None:
+        raise error
+
+    log = logging.getLogger("tests.interrupt")
+    log.propagate = False
+    handler = Doing("", interrupt)
+    loop = Loop()
+    options: dict[str, Any] = {} if where == "log" else {where: interrupt}
+    http = _core.HTTPServer(loop, ok, logger=log, **options)
+    request = b"bad\r\n\r\n" if where == "log" else b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: b\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.closing(loop):
+        http.listen(listener.fileno())
+        with socket.create_connection(listener.getsockname()) as c:
+            c.sendall(request)
+            log.addHandler(handler)
+            loop.call_later(5, loop.stop)
+            with pytest.raises(error):
+                loop.run_forever()
+            log.removeHandler(handler)
+            http.close()
+            loop.run_until_complete(asyncio.sleep(0.01))
