@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -36,6 +38,21 @@ def test_a_killed_worker_takes_only_its_own_requests_with_it(workers: Launch) ->
             server.wait_children(2, without=[before[-1]])
             load.wait(300)
     assert len(load.failures) <= 3 * 16
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another process's limits")
+def test_without_a_descriptor_for_the_next_worker_the_supervisor_tries_again(workers: Launch) -> None:
+    server = workers("--workers", "2")
+    limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    used = {int(name) for name in os.listdir(f"/proc/{server.pid}/fd")}
+    first_free = min(set(range(len(used) + 1)) - used)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (first_free, limits[1]))
+    victim = server.children()[0]
+    os.kill(victim, signal.SIGKILL)
+    server.log.wait_for("Cannot start a worker: .*Too many open files")
+    assert server.get("/pid") != str(victim)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
+    server.wait_children(2, without=[victim])
 
 
 def test_a_worker_that_exits_by_itself_is_replaced(workers: Launch) -> None:

@@ -295,7 +295,12 @@ class Arbiter:
         if slot is None:
             return None
         self._age += 1
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as exc:
+            logger.error("Cannot start a worker: %s", exc)
+            self._failed(now, serving=False)
+            return None
         ours.setblocking(False)
         worker = WorkerProcess(self._age, slot, ours, replaces)
         self.board.take(slot)
