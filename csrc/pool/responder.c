@@ -136,8 +136,8 @@ on_connections(cap_responder *r, uint64_t now)
     for (int i = 0; i < CAP_HEALTH_CONNECTIONS; i++) {
         int fd = accept(r->set->fd, NULL, NULL);
         if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE)
-                r->accept_at = now + 100; /* it stays readable: do not spin */
+            if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR && errno != ECONNABORTED)
+                r->accept_at = now + 100; /* descriptors ran out, say; it stays readable: do not spin */
             return;
         }
         int flags = fcntl(fd, F_GETFL);

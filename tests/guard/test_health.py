@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from capicorn import _core
 from capicorn.config import Config
+from capicorn.loop import Loop
 
 from ..harness.process import ROOT
 from .conftest import APP, Guarded, Launch, Probe, health
@@ -156,3 +158,17 @@ def test_an_address_in_use_fails_the_start_with_its_name() -> None:
 def test_settings_that_cannot_be(settings: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Config(APP, **settings)  # type: ignore[arg-type]
+
+
+def test_socket_that_accepts_no_more_does_not_keep_the_guard_busy() -> None:
+    loop = Loop()
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        sock.setblocking(False)
+        guard = _core.Guard(loop, lambda *args: None, warn=0, health_fd=sock.fileno(), health_path="/")
+        sock.shutdown(socket.SHUT_RDWR)
+        begin = time.process_time()
+        time.sleep(1)
+        used = time.process_time() - begin
+        guard.close()
+    loop.close()
+    assert used < 0.1
