@@ -31,6 +31,9 @@ LONGEST_HEAD = 8192
 TIMEOUT = 5.0
 """Seconds for a request and its response."""
 
+ACCEPT_AGAIN = 0.1
+"""Seconds after a connection that could not be accepted."""
+
 logger = logging.getLogger("capicorn.error")
 
 
@@ -168,6 +171,7 @@ class MetricsServer:
         self.text = text
         self._connections: dict[int, _Connection] = {}
         self._path: str | None = None
+        self._accept_at = 0.0
         self.socket = self._bind()
 
     def _bind(self) -> socket.socket:
@@ -189,7 +193,7 @@ class MetricsServer:
 
     def descriptors(self) -> list[tuple[int, int]]:
         """What to poll for."""
-        found = [(self.socket.fileno(), select.POLLIN)]
+        found = [(self.socket.fileno(), select.POLLIN)] if time.monotonic() >= self._accept_at else []
         for fd, connection in self._connections.items():
             found.append((fd, select.POLLOUT if connection.answered else select.POLLIN))
         return found
@@ -197,6 +201,8 @@ class MetricsServer:
     def pause(self, now: float) -> float | None:
         """Seconds until handle() is to be called in any case; None: it need not be."""
         deadlines = [connection.deadline for connection in self._connections.values()]
+        if now < self._accept_at:
+            deadlines.append(self._accept_at)
         return max(0.0, min(deadlines) - now) if deadlines else None
 
     def handle(self, ready: set[int], now: float) -> None:
@@ -212,7 +218,10 @@ class MetricsServer:
     def _accept(self, now: float) -> None:
         try:
             sock, _ = self.socket.accept()
-        except OSError:
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError:  # descriptors ran out, say: it stays readable
+            self._accept_at = now + ACCEPT_AGAIN
             return
         sock.setblocking(False)
         if len(self._connections) >= MOST_CONNECTIONS:

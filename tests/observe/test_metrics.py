@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from capicorn._core import Scoreboard
-from capicorn.metrics import MOST_CONNECTIONS, render
+from capicorn.metrics import MOST_CONNECTIONS, MetricsThread, render
 from capicorn.presence import BOUNDS
 
 from .conftest import Launch, Seen
@@ -257,3 +258,25 @@ def test_labels_are_escaped() -> None:
     board.set_info(b'{"version": "a\\"b\\\\c\\nd"}')
     assert 'version="a\\"b\\\\c\\nd"' in render(board)
     parse(render(board))
+
+
+def test_without_a_descriptor_for_a_scrape_the_thread_does_not_spin() -> None:
+    board = Scoreboard(1)
+    thread = MetricsThread("127.0.0.1:0", board)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client:
+        client.settimeout(5)
+        free = os.dup(client.fileno())
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+        try:
+            client.connect(thread._server.socket.getsockname())
+            begin = time.process_time()
+            time.sleep(1)
+            used = time.process_time() - begin
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"
+    thread.close()
+    assert used < 0.1
