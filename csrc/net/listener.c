@@ -161,8 +161,10 @@ on_readable(uv_poll_t *poll, int status, int events)
     if (status >= 0 && leave_to_siblings(l))
         return;
     l->on->enter(l);
-    if (status < 0)
+    if (status < 0) { /* an error waits in the socket, and libuv has stopped looking */
+        uv_timer_start(&l->pause, on_pause_over, CAP_ACCEPT_PAUSE_MS, 0);
         return;
+    }
     for (int i = 0; i < CAP_ACCEPT_BATCH && !l->closing; i++) {
         if (i > 0 && leave_to_siblings(l))
             return;

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
+import logging
 import resource
 import socket
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
+from capicorn import _core
+from capicorn.loop import Loop
 
 from tests.apps.basic import ok
 from tests.conftest import Records, Starter
@@ -60,3 +67,31 @@ def test_the_connection_that_is_idle_longest_makes_room(start: Starter, records:
             for s in spare:
                 s.close()
     records.wait_for("idle longest is closed for it")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a socket that failed to connect may listen there")
+def test_error_of_a_listening_socket_passes() -> None:
+    """libuv stops looking at a descriptor that has one."""
+
+    async def main() -> bytes:
+        await asyncio.sleep(0.05)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+        sock.connect_ex(nobody.getsockname())  # forgets that it was connecting
+        sock.listen()
+        reader, writer = await asyncio.open_connection(*sock.getsockname())
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        http.close()
+        await asyncio.sleep(0.01)
+        return answer
+
+    with socket.socket() as sock, socket.socket() as nobody, contextlib.closing(Loop()) as loop:
+        sock.bind(("127.0.0.1", 0))
+        nobody.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            sock.connect(nobody.getsockname())
+        http = _core.HTTPServer(loop, ok, logger=logging.getLogger("capicorn.error"))
+        http.listen(sock.fileno())
+        assert loop.run_until_complete(main()).startswith(b"HTTP/1.1 200")
