@@ -735,7 +735,7 @@ on_stream_read(cap_stream *stream, const char *data, ssize_t n)
     if (n > 0)
         cap_tally_add(&c->server->tally->octets_in, (uint64_t)n);
     Py_INCREF(c);
-    if (n < 0 && c->tls != NULL && c->tls->plain && c->io == &c->tls->base) {
+    if (n < 0 && cap_conn_tls(c) != NULL && cap_conn_tls(c)->plain) {
         cap_conn_refuse_plain(c);
     } else if (n < 0 || cap_server_loop_gone(c->server)) {
         cap_conn_close(c, false); /* reset, or timed out by the kernel */

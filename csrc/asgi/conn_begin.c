@@ -35,6 +35,11 @@ begin_tls(cap_conn *c)
 void
 cap_conn_refuse_plain(cap_conn *c)
 {
+    if (cap_conn_work_take(c) < 0) {
+        cap_conn_close(c, true);
+        return;
+    }
+    c->work->tls = cap_conn_tls(c); /* it is what called us */
     c->stream.base.on = &cap_conn_stream_events;
     c->stream.base.owner = c;
     c->io = &c->stream.base;
@@ -153,9 +158,8 @@ cap_conn_accept(cap_server *s, int fd, cap_server_listener *l)
 void
 cap_conn_adopt(cap_server *s, int fd, const cap_handover *h)
 {
-    PyObject *address = cap_server_bound_address(fd);
-    if (address == NULL && PyErr_Occurred())
-        cap_server_lost(s, (PyObject *)s);
-    begin(s, fd, address != NULL, address, h);
-    Py_XDECREF(address);
+    struct sockaddr_storage addr;
+    socklen_t len = sizeof addr;
+    bool named = getsockname(fd, (struct sockaddr *)&addr, &len) == 0;
+    begin(s, fd, named && addr.ss_family == AF_UNIX, h);
 }

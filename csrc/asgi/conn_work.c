@@ -51,6 +51,12 @@ cap_conn_work_give(cap_conn *c)
     c->work = s->no_work;
     if (w->head != NULL)
         cap_server_head_give(s, w->head);
+    if (w->tls != NULL) {
+        cap_stream_tls *t = w->tls;
+        w->tls = NULL;
+        cap_stream_tls_free(t);
+        cap_free(t);
+    }
 #ifndef CAP_NO_FREELISTS
     if (s->spare_works < SPARE_MAX && !s->closed) {
         cap_buffer_free(&w->in);

@@ -12,6 +12,7 @@
 #include "base/buffer.h"
 #include "http/h1_request.h"
 #include "loop/reactor.h"
+#include "loop/tls_stream.h"
 
 struct cap_conn;
 struct cap_server;
@@ -23,6 +24,7 @@ typedef struct cap_conn_work {
     struct cap_conn *conn; /* borrowed: whose it is */
     struct cap_conn_work *next; /* the server's spare ones */
     cap_h1_head *head;     /* the server's, while a head is being read */
+    cap_stream_tls *tls;   /* owned: not spoken any more; or NULL */
     uint64_t due_send;     /* ms; 0: none */
     uint64_t due_request;
     uint64_t due_eof;      /* the peer ended its side; now its absence is believed */
