@@ -251,7 +251,7 @@ turn(cap_loop *self, bool rounds)
         uv_idle_stop(&self->uv->idle);
     /* The wake-up descriptor ended the sleep: now the handlers of signal.signal(). */
     if (check_fatal(self) == 0 && PyErr_CheckSignals() == 0 && run_queue(self, &self->io) == 0) {
-        double now = cap_loop_now();
+        double now = self->ready.len != 0 || self->timers.len != 0 ? cap_loop_now() : 0;
         queue_due_timers(self, now);
         if (run_queue(self, &self->ready) == 0 && (!rounds || further_rounds(self, now) == 0)) {
             cap_reactor_run_deferred(r);
