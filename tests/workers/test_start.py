@@ -51,6 +51,17 @@ def test_preload_imports_once_before_the_fork(workers: Launch) -> None:
     assert len(both(server)) == 2
 
 
+def test_with_preload_a_worker_imports_nothing_more_that_it_could_share(workers: Launch, tmp_path: Path) -> None:
+    config = tmp_path / "conf.py"
+    config.write_text(
+        "import sys\npreload_app = True\nworkers = 2\n"
+        "def post_fork(server, worker): worker.imported = set(sys.modules)\n"
+        "def post_worker_init(worker): sys.stderr.write(f'hook: {sorted(set(sys.modules) - worker.imported)}\\n')\n"
+    )
+    server = workers("-c", str(config), app="tests.apps.threads:app")
+    assert re.findall(r"hook: (.*)", server.log.text()) == ["[]", "[]"]
+
+
 def test_without_preload_the_parent_does_not_import(workers: Launch) -> None:
     server = workers("--workers", "2", env={"WORKING_SAY_IMPORT": "1"})
     assert {int(pid) for pid in re.findall(r"app: imported in (\d+)", server.log.text())} == set(server.children())

@@ -803,6 +803,11 @@ class Arbiter:
                 self._preloaded = isinstance(self.config.app, str)
                 if not self.config.loaded:
                     self.config.load()
+                if "anyio" in sys.modules:  # its other half comes with the first use, so in each worker: 2 MiB
+                    try:
+                        importlib.import_module("anyio._backends._asyncio")
+                    except ImportError:
+                        pass
             gc.collect()
             gc.freeze()  # what is shared is not written to by the collector of a worker
         uid, gid = process.user_and_group(self.config)
