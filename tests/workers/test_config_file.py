@@ -54,6 +54,51 @@ def test_hooks_are_called_in_the_process_where_gunicorn_calls_them(workers: Laun
     assert "hook: nworkers_changed 3 2" in text and "by the hook" in text
 
 
+STOCK_HOOKS = """
+import sys
+def pre_fork(server, worker): worker.log.info("pre_fork %s", worker.age)
+def post_fork(server, worker): server.log.info("post_fork %s %s %s", worker.pid, server.pid, server.cfg.workers)
+def worker_int(worker): worker.log.info("worker_int %s", worker.pid)
+def worker_abort(worker): worker.log.info("worker_abort %s", worker.pid)
+def child_exit(server, worker): worker.log.info("child_exit %s", worker.pid)
+def worker_exit(server, worker): server.log.info("worker_exit %s", worker.pid)
+"""
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_server_and_worker_have_a_log_in_every_hook(workers: Launch, tmp_path: Path, how: str) -> None:
+    """As gunicorn's example of a configuration file has it."""
+    config = tmp_path / "conf.py"
+    config.write_text(STOCK_HOOKS)
+    server = workers("-c", str(config), "--workers", "2", "--worker-start", how, "--timeout", "3.5")
+    first = server.children()
+    for pid in first:
+        server.log.wait_for(f"post_fork {pid} {server.pid} 2")
+    client = server.connect().get("/block/60")
+    server.log.wait_for("app: blocks")
+    aborted = int(server.log.wait_for(r"worker_abort (\d+)")[1])
+    server.log.wait_for(f"child_exit {aborted}")
+    client.close()
+    server.wait_children(2, without=[aborted])
+    server.signal(signal.SIGQUIT)
+    assert server.wait() == 0
+    (left,) = set(first) - {aborted}
+    assert f"worker_int {left}" in server.log.text() and f"worker_exit {left}" in server.log.text()
+    assert "Traceback" not in server.log.text() and "In the hook" not in server.log.text()
+
+
+def test_a_reload_of_preloaded_code_with_hooks(workers: Launch, tmp_path: Path) -> None:
+    """The new workers are interpreters of their own then."""
+    config = tmp_path / "conf.py"
+    config.write_text(STOCK_HOOKS)
+    server = workers("-c", str(config), "--workers", "2", "--preload")
+    before = server.children()
+    server.signal(signal.SIGHUP)
+    for pid in server.wait_children(2, without=before):
+        server.log.wait_for(f"post_fork {pid} {server.pid} 2")
+    assert server.stop() == 0
+
+
 def test_settings_by_gunicorns_names(workers: Launch, tmp_path: Path) -> None:
     config = tmp_path / "conf.py"
     config.write_text(
@@ -61,11 +106,12 @@ def test_settings_by_gunicorns_names(workers: Launch, tmp_path: Path) -> None:
         "bind = ['127.0.0.1:0']\nworkers = 2\nkeepalive = 7\nloglevel = 'debug'\npreload_app = True\n"
         f"wsgi_app = {APP!r}\nraw_env = ['WORKING_RAW=raw']\nworker_class = 'uvicorn_worker.UvicornWorker'\n"
         "threads = 3\nmax_requests = 0\nno_such_setting = 1\nstatsd_prefix = 'x'\n"
+        "def helper(): pass\ndef post_request(worker, req, environ, resp): pass\n"
     )
     process = Process([sys.executable, "-m", "capicorn", "-c", str(config)])
     with process:
         found = process.log.wait_for(r"running on http://127.0.0.1:(\d+)")
-        process.log.wait_for("unknown here and without effect: no_such_setting, statsd_prefix")
+        process.log.wait_for("unknown here and without effect: no_such_setting, post_request, statsd_prefix")
         assert process.alive and int(found[1])
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         assert len(children) == 2

@@ -83,8 +83,14 @@ logger = logging.getLogger("capicorn.error")
 class WorkerProcess:
     """What the supervisor knows of a worker. Hooks get it as their `worker`."""
 
-    def __init__(self, age: int, slot: int, channel: socket.socket, replaces: WorkerProcess | None) -> None:
+    log = logger
+
+    def __init__(
+        self, config: Config, age: int, slot: int, channel: socket.socket, replaces: WorkerProcess | None
+    ) -> None:
+        self.cfg = config
         self.pid = 0
+        self.ppid = os.getpid()
         self.age = age
         self.slot = slot
         self.channel = channel
@@ -302,7 +308,7 @@ class Arbiter:
             self._failed(now, serving=False)
             return None
         ours.setblocking(False)
-        worker = WorkerProcess(self._age, slot, ours, replaces)
+        worker = WorkerProcess(self.config, self._age, slot, ours, replaces)
         self.board.take(slot)
         self.config.call_hook("pre_fork", self, worker)
         try:

@@ -47,6 +47,9 @@ WITHOUT_EFFECT = frozenset(
 )
 """gunicorn's settings about its own insides, or that only repeat what is so here anyway: nothing is lost."""
 
+NOT_CALLED = frozenset("pre_request post_request ssl_context".split())
+"""gunicorn's hooks that there are none of here."""
+
 OURS = frozenset(name for name, row in BY_NAME.items() if row.scope != "run") | {"app_dir"}
 
 
@@ -122,7 +125,7 @@ def _sorted(spec: str, names: dict[str, Any]) -> ConfigFile:
         elif NAMES.get(name, name) in OURS:
             if not (NAMES.get(name) == "log_config" and not value):
                 found.values[NAMES.get(name, name)] = value
-        elif name not in WITHOUT_EFFECT and not _is_helper(value):
+        elif name in NOT_CALLED or (name not in WITHOUT_EFFECT and not _is_helper(value)):
             found.unknown.append(name)
     if hooks:
         found.values["hooks"] = hooks

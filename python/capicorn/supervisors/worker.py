@@ -38,6 +38,17 @@ ORPHAN = 60
 logger = logging.getLogger("capicorn.error")
 
 
+class Parent:
+    """What a worker that is an interpreter of its own knows of its supervisor. Hooks get it as their `server`."""
+
+    def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
+        self.config = self.cfg = config
+        self.sockets = sockets
+        self.log = logger
+        self.pid = os.getppid()
+        self.num_workers = max(1, config.workers)
+
+
 class Worker:
     """In a worker process `config.worker` is one of these; the Server calls it. Hooks of a configuration file get it
     as their `worker`."""
@@ -142,6 +153,10 @@ class Worker:
 
     def quit(self, sig: int, frame: FrameType | None) -> None:
         """SIGQUIT: end without waiting for anybody."""
+        try:
+            self.cfg.call_hook("worker_int", self)
+        except Exception:
+            logger.exception("In the hook worker_int of the configuration file")
         server = self.server
         if server is None:
             os._exit(0)
@@ -267,5 +282,6 @@ def spawned(
         from capicorn.supervisors.gunicorn_config import load_config_file
 
         config.hooks = load_config_file(config.config_file).values.get("hooks")
+    config.supervisor = Parent(config, sockets)
     worker = Worker(config, channel, _core.Scoreboard(fd=board_fd), slot, age, rescue)
     end_process(run_worker(config, target, sockets, worker), worker)
