@@ -213,8 +213,6 @@ struct cap_loop {
     PyThread_type_lock to_wake;    /* of a pool's thread: released when the GIL is given up */
     _Atomic unsigned sending;      /* threads that wake us without the GIL; close() waits for them */
     struct cap_transport *transports; /* the open ones (transport.h) */
-    struct cap_poll *spare_polls;     /* for connections that are accepted */
-    uint32_t nspare_polls;
     struct {
         int fd;        /* the listening socket that was accepted from last */
         unsigned burst;

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #define READS_AT_ONCE 16
-#define SPARE_POLLS_MAX 64
 
 /* ---- libuv's side ---- */
 
@@ -104,49 +103,10 @@ on_poll_closed(uv_handle_t *handle)
     cap_free(handle);
 }
 
-/* One that another connection had, for a socket fresh from accept4(): uv_poll_init() would
-   ask the kernel in three system calls whether it can be polled and make it non-blocking.
-   That it is stopped is what lets its descriptor change. */
-static cap_poll *
-take_spare_poll(cap_loop *loop, int fd)
-{
-    cap_poll *p = loop->spare_polls;
-    if (p == NULL)
-        return NULL;
-    loop->spare_polls = p->next;
-    loop->nspare_polls--;
-    p->poll.io_watcher.fd = fd;
-    cap_count.uv_handles++;
-    return p;
-}
-
-/* false: it is not wanted. */
-static bool
-keep_spare_poll(cap_loop *loop, cap_poll *p)
-{
-#ifndef CAP_NO_FREELISTS
-    if (loop->nspare_polls < SPARE_POLLS_MAX && !loop->closed) {
-        uv_poll_stop(&p->poll);
-        p->next = loop->spare_polls;
-        loop->spare_polls = p;
-        loop->nspare_polls++;
-        cap_count.uv_handles--;
-        return true;
-    }
-#endif
-    return false;
-}
-
 static int
-open_poll(cap_transport *t, int fd, bool accepted)
+open_poll(cap_transport *t, int fd)
 {
-    cap_poll *p = accepted ? take_spare_poll(t->loop, fd) : NULL;
-    if (p != NULL) {
-        p->owner = t;
-        t->poll = p;
-        return 0;
-    }
-    p = cap_calloc(1, sizeof *p);
+    cap_poll *p = cap_calloc(1, sizeof *p);
     if (p == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -165,11 +125,11 @@ open_poll(cap_transport *t, int fd, bool accepted)
 }
 
 static int
-open_descriptor(cap_transport *t, int fd, bool accepted)
+open_descriptor(cap_transport *t, int fd)
 {
     bool pipe = t->kind == CAP_READ_PIPE || t->kind == CAP_WRITE_PIPE;
     t->is_socket = true;
-    if (pipe ? cap_pipe_open(t, fd) < 0 : open_poll(t, fd, accepted) < 0)
+    if (pipe ? cap_pipe_open(t, fd) < 0 : open_poll(t, fd) < 0)
         return -1;
     t->fd = fd;
     t->listed = true;
@@ -192,7 +152,7 @@ cap_transport_detach(cap_transport *t)
     if (p != NULL) {
         p->owner = NULL;
         /* After a fork the epoll set is the parent's. */
-        if (loop->uv != NULL && loop->forks == cap_forks && !keep_spare_poll(loop, p))
+        if (loop->uv != NULL && loop->forks == cap_forks)
             uv_close((uv_handle_t *)&p->poll, on_poll_closed);
     }
     if (t->listed) {
@@ -220,13 +180,6 @@ cap_transports_drop(cap_loop *loop)
         Py_INCREF((PyObject *)t);
         cap_transport_detach(t);
         Py_DECREF((PyObject *)t);
-    }
-    cap_poll *p;
-    while ((p = loop->spare_polls) != NULL && loop->uv != NULL && loop->forks == cap_forks) {
-        loop->spare_polls = p->next;
-        loop->nspare_polls--;
-        cap_count.uv_handles++;
-        uv_close((uv_handle_t *)&p->poll, on_poll_closed);
     }
     cap_free(loop->read_buffer);
     loop->read_buffer = NULL;
@@ -658,8 +611,8 @@ cap_transport_open(cap_transport *t, PyObject *const *args, Py_ssize_t nargs)
         (t->context = PyContext_CopyCurrent()) == NULL)
         return NULL;
     t->loop = (cap_loop *)Py_NewRef((PyObject *)loop);
-    if (open_descriptor(t, fd, args[3] == Py_Ellipsis) < 0 ||
-        /* Ellipsis: it was accepted, and _start_now() comes next. */
+    if (open_descriptor(t, fd) < 0 ||
+        /* Ellipsis: _start_now() comes next. */
         (args[3] != Py_Ellipsis &&
          cap_transport_call_soon(t, cap_transport_method(t, CAP_ON_START), args[2], args[3]) <
              0)) {

@@ -41,7 +41,6 @@
 typedef struct cap_poll {
     uv_poll_t poll;
     struct cap_transport *owner; /* borrowed */
-    struct cap_poll *next;       /* of the loop's spare ones, which are stopped */
 } cap_poll;
 
 typedef struct cap_chunk {

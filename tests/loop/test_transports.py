@@ -721,7 +721,7 @@ def test_no_descriptor_left_is_told_and_serving_goes_on_later(loop: Loop, monkey
 
 
 def test_connections_one_after_another_on_descriptors_of_all_kinds(loop: Loop) -> None:
-    """A connection that is accepted takes over what libuv had for an earlier one."""
+    """Numbers of descriptors come again, for connections and for something else."""
 
     class Echo(asyncio.Protocol):
         def connection_made(self, transport: Any) -> None:
