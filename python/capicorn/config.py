@@ -633,8 +633,9 @@ def _web_concurrency(text: str) -> int:
         number = int(text)
     except ValueError:
         number = -1
-    if number < 0:
-        raise ValueError(f"WEB_CONCURRENCY: {text!r} is not a number of workers")
+    most = BY_NAME["workers"].maximum
+    if not 0 <= number <= most:
+        raise ValueError(f"WEB_CONCURRENCY: {text!r} is not a number of workers (0 to {most:.0f})")
     return number or 1
 
 

@@ -138,7 +138,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("reload_delay", ("--reload-delay",), "float", 0.25, "Seconds between two looks.", "Reload", minimum=0),
     # ---- processes and implementations
     Setting("workers", ("--workers", "-w"), "int", None, "Number of worker processes; $WEB_CONCURRENCY, else 1.",
-            "Workers", minimum=0),
+            "Workers", minimum=0, maximum=512),
     Setting("worker_start", ("--worker-start",), "str", "fork",
             "How a worker comes to be: forked from the parent process, or an interpreter of its own.", "Workers",
             choices=WORKER_STARTS),

@@ -107,6 +107,7 @@ def test_such_a_keyword_argument_is_refused_when_the_config_is_loaded(setting: o
         (["--lifespan", "maybe"], "'maybe' is not one of"),
         (["--http", "nosuch"], "'nosuch' is not one of"),
         (["--ws", "nosuch"], "'nosuch' is not one of"),
+        (["--workers", "513"], "513 is not 0 to 512"),
         (["--header", "no colon"], "should be NAME:VALUE"),
         (["--header", "bad name:x"], "not the name of a header field"),
         (["--header", "x:a\nb"], "control character"),
