@@ -86,8 +86,8 @@ cap_reactor_flush(cap_reactor *r)
     if (!r->gathered)
         return;
     PyObject *exc = cap_err_take();
-    r->gathered = false;
     r->flush_outbox(r->outbox);
+    r->gathered = false; /* with what came meanwhile */
     cap_err_restore(exc);
 }
 
