@@ -62,11 +62,25 @@ cap_conn_prepare_rest(cap_conn *c)
     return c->claim;
 }
 
+/* A response's head has queued a flush for the turn's end, but all of it has left before. (TLS may
+   still hold something for us then.) */
+static void
+drop_deferred(cap_conn *c)
+{
+    cap_conn_work *w = c->work;
+    if (!w->deferred.queued || w->in.len != 0 || w->out.len != 0 || cap_conn_tls(c) != NULL)
+        return;
+    cap_reactor_undefer(c->server->reactor, &w->deferred);
+    Py_DECREF(c); /* the queue's; the open stream has one more */
+}
+
 void
 cap_conn_rest(cap_conn *c)
 {
-    if (c->state != CAP_CONN_IDLE || !c->reading || c->feeding || !cap_conn_work_done(c) ||
-        cap_stream_unwritten(c->io) != 0)
+    if (c->state != CAP_CONN_IDLE || !c->reading || c->feeding || cap_stream_unwritten(c->io) != 0)
+        return;
+    drop_deferred(c);
+    if (!cap_conn_work_done(c))
         return;
     cap_conn_work_give(c);
     if (cap_conn_prepare_rest(c) == NULL)

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 Message = dict[str, Any]
@@ -21,7 +20,10 @@ if os.environ.get("WORKING_RAISE") and not os.path.exists(os.environ["WORKING_RA
 if os.environ.get("WORKING_SAY_IMPORT"):
     sys.stderr.write(f"app: imported in {os.getpid()}\n")
 
-TEXT = Path(os.environ["WORKING_TEXT"]).read_text() if "WORKING_TEXT" in os.environ else "none"
+TEXT = "none"
+if "WORKING_TEXT" in os.environ:
+    with open(os.environ["WORKING_TEXT"]) as file:
+        TEXT = file.read()
 
 
 def say(text: str) -> None:

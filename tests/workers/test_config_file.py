@@ -133,7 +133,7 @@ def test_flags_and_variables_are_stronger_than_the_file(workers: Launch, tmp_pat
         ("workers = ", "SyntaxError"),
         ("1 / 0", "ZeroDivisionError"),
         ("post_fork = 3", "post_fork is not a function"),
-        ("workers = -2", "workers: -2 is not 0 or more"),
+        ("workers = -2", "workers: -2 is not 0 to 512"),
     ],
 )
 def test_a_file_that_is_wrong_is_told(workers: Launch, tmp_path: Path, text: str | None, told: str) -> None:
