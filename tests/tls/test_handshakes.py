@@ -21,23 +21,11 @@ from tests.harness.thread import ThreadServer
 
 from .client import TLSClient, context
 from .conftest import Certificates, server_certificate
-from .test_tls import app
+from .test_tls import Secure, app, secure, trusting
+
+__all__ = ["secure", "trusting"]
 
 pytestmark = pytest.mark.ours
-Secure = Callable[..., ThreadServer]
-
-
-@pytest.fixture
-def secure(start: Starter, certificates: Certificates) -> Secure:
-    def go(application: Any = app, **options: Any) -> ThreadServer:
-        return start(application, ssl_certfile=certificates.cert, ssl_keyfile=certificates.key, **options)
-
-    return go
-
-
-@pytest.fixture
-def trusting(certificates: Certificates) -> ssl.SSLContext:
-    return context(certificates.ca)
 
 
 class Bare:
