@@ -567,7 +567,7 @@ cap_request_start(cap_request *r)
         show(r);
         return;
     }
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+    if (cap_err_is_exit()) {
         /* An eager first step raises what is the loop's out of the constructor. */
         cap_reactor_report(s->reactor, "The task of a request could not be started");
     } else {

@@ -16,8 +16,7 @@
 void
 cap_server_lost(cap_server *s, PyObject *what)
 {
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
-        PyErr_ExceptionMatches(PyExc_SystemExit))
+    if (cap_err_is_exit())
         cap_reactor_report(s->reactor, "The HTTP server was interrupted");
     else
         PyErr_WriteUnraisable(what);

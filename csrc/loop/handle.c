@@ -335,8 +335,7 @@ end_cancel_waits(cap_handle *h)
 static int
 failed(cap_handle *h)
 {
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
-        PyErr_ExceptionMatches(PyExc_SystemExit))
+    if (cap_err_is_exit())
         return -1;
     PyObject *exc = cap_err_take();
     PyObject *done = PyObject_CallMethod((PyObject *)h->loop, "_callback_failed", "OO", h, exc);

@@ -112,8 +112,7 @@ keep_fatal(cap_reactor *r)
 void
 cap_reactor_report(cap_reactor *r, const char *message)
 {
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
-        PyErr_ExceptionMatches(PyExc_SystemExit)) {
+    if (cap_err_is_exit()) {
         keep_fatal(r);
         return;
     }
@@ -124,8 +123,7 @@ cap_reactor_report(cap_reactor *r, const char *message)
     if (context != NULL)
         done = PyObject_CallMethodOneArg(r->loop, r->st->str.call_exception_handler, context);
     if (done == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
-            PyErr_ExceptionMatches(PyExc_SystemExit))
+        if (cap_err_is_exit())
             keep_fatal(r);
         else
             PyErr_WriteUnraisable(r->loop);

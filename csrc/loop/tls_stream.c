@@ -44,8 +44,7 @@ wants_more(void)
 static void
 forget_error(cap_stream_tls *t)
 {
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
-        PyErr_ExceptionMatches(PyExc_SystemExit))
+    if (cap_err_is_exit())
         cap_reactor_report(t->reactor, "A signal came while TLS was spoken");
     else
         PyErr_Clear();

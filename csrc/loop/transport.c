@@ -202,8 +202,7 @@ cap_transports_traverse(cap_loop *loop, visitproc visit, void *arg)
 int
 cap_transport_fatal(cap_transport *t, const char *message)
 {
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
-        PyErr_ExceptionMatches(PyExc_SystemExit))
+    if (cap_err_is_exit())
         return -1;
     PyObject *exc = cap_err_take();
     if (exc == NULL || t->loop == NULL) {

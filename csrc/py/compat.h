@@ -18,6 +18,15 @@
 /* the slot Py_mod_multiple_interpreters exists */
 #define CAP_HAVE_MOD_INTERPRETERS (PY_VERSION_HEX >= 0x030C0000)
 
+/* Is the exception that is set KeyboardInterrupt or SystemExit: not for those who ask, but on its way
+   out of run_forever? */
+static inline int
+cap_err_is_exit(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+           PyErr_ExceptionMatches(PyExc_SystemExit);
+}
+
 /* One exception object instead of type, value, traceback (3.12). Both steal and
    return a new reference; NULL when no error is set. */
 static inline PyObject *
