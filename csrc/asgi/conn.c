@@ -305,7 +305,7 @@ cap_conn_update_reading(cap_conn *c)
         if (c->body_ended || c->request == NULL)
             want = want && c->work->in.len < CAP_HIGH_WATER;
         else
-            want = want && cap_request_queued(c->request) < CAP_HIGH_WATER;
+            want = want && c->request->body.len < CAP_HIGH_WATER;
         break;
     case CAP_CONN_UPGRADED:
         want = want && cap_websocket_wants_input(c->request) && c->work->in.len < CAP_HIGH_WATER;
@@ -729,8 +729,17 @@ cap_conn_on_alloc(cap_stream *stream, uv_buf_t *buf)
     cap_reactor_enter(c->server->reactor);
     if (!cap_conn_take(c))
         return; /* the octets are another process's */
-    buf->base = c->server->read_buffer;
-    buf->len = sizeof c->server->read_buffer;
+    cap_server *s = c->server;
+    bool used_at_once = c->work->in.len == 0 && wants_input(c);
+    buf->base = s->read_buffer;
+    buf->len = used_at_once ? CAP_READ_BUFFER : CAP_READ_OTHER;
+    if (used_at_once && c->state == CAP_CONN_RUNNING && c->request != NULL && cap_conn_tls(c) == NULL) {
+        size_t len;
+        char *room = cap_body_room(&c->request->body, &s->body_room,
+                                   cap_h1_content_left(&c->work->parser), &len);
+        if (room != NULL)
+            *buf = uv_buf_init(room, (unsigned)len);
+    }
 }
 
 static void

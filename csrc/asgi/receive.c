@@ -12,8 +12,22 @@ message_ready(const cap_request *r)
 {
     if (r->ws != NULL)
         return cap_websocket_ready(r);
-    return r->chunk != NULL || r->body.len != 0 || r->disconnected || r->told ||
+    return r->body.len != 0 || r->disconnected || r->told ||
            r->response == CAP_RESPONSE_COMPLETE || (r->body_ended && !r->body_given);
+}
+
+/* What waits becomes the message's. */
+static int
+put_body(cap_request *r, PyObject *message)
+{
+    PyObject *body = cap_body_take(&r->body);
+    if (body != NULL && PyDict_SetItem(message, r->st->str.body, body) == 0) {
+        Py_DECREF(body);
+        return 0;
+    }
+    Py_XDECREF(body);
+    r->disconnected = true; /* without this piece there must be no next one */
+    return -1;
 }
 
 /* The next message; new reference, or NULL with an exception. May run Python (reading
@@ -25,32 +39,18 @@ take_message(cap_request *r)
     cap_objects *o = cap_objects_of(st);
     if (r->ws != NULL)
         return cap_websocket_take(r);
-    bool body_waits = r->chunk != NULL || r->body.len != 0 || (r->body_ended && !r->body_given);
+    bool body_waits = r->body.len != 0 || (r->body_ended && !r->body_given);
     /* uvicorn: after the response nothing but http.disconnect, never the unread body. */
     if (!body_waits || r->disconnected || r->response == CAP_RESPONSE_COMPLETE)
         return cap_dict_like(o->disconnect_message);
 
-    PyObject *body;
-    if (r->chunk != NULL) {
-        body = r->chunk;
-        r->chunk = NULL;
-    } else if (r->body.len != 0) {
-        body = PyBytes_FromStringAndSize(r->body.data, (Py_ssize_t)r->body.len);
-        if (body == NULL)
-            return NULL;
-        cap_buffer_free(&r->body);
-    } else {
-        body = Py_NewRef(o->empty_bytes);
-    }
     PyObject *message = cap_dict_like(o->request_message);
     if (message == NULL ||
-        (PyBytes_GET_SIZE(body) != 0 && PyDict_SetItem(message, st->str.body, body) < 0) ||
-        (!r->body_ended && PyDict_SetItem(message, st->str.more_body, Py_True) < 0)) {
+        (!r->body_ended && PyDict_SetItem(message, st->str.more_body, Py_True) < 0) ||
+        (r->body.len != 0 && put_body(r, message) < 0)) {
         Py_XDECREF(message);
-        Py_DECREF(body);
         return NULL;
     }
-    Py_DECREF(body);
     if (r->body_ended)
         r->body_given = true;
     else if (r->conn != NULL)

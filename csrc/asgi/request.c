@@ -84,31 +84,11 @@ wake(cap_request *r, cap_waiter *list)
     Py_DECREF(r);
 }
 
-size_t
-cap_request_queued(const cap_request *r)
-{
-    return r->body.len + (r->chunk != NULL ? (size_t)PyBytes_GET_SIZE(r->chunk) : 0);
-}
-
 int
 cap_request_feed(cap_request *r, const char *data, size_t len)
 {
-    if (r->chunk == NULL && r->body.len == 0) {
-        r->chunk = PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
-        if (r->chunk == NULL) {
-            PyErr_Clear();
-            return -1;
-        }
-    } else {
-        if (r->chunk != NULL) {
-            if (cap_buffer_append(&r->body, PyBytes_AS_STRING(r->chunk),
-                                  (size_t)PyBytes_GET_SIZE(r->chunk)) < 0)
-                return -1;
-            Py_CLEAR(r->chunk);
-        }
-        if (cap_buffer_append(&r->body, data, len) < 0)
-            return -1;
-    }
+    if (cap_body_add(&r->body, &r->server->body_room, data, len) < 0)
+        return -1;
     wake(r, r->receivers);
     return 0;
 }
@@ -637,12 +617,11 @@ request_dealloc(PyObject *self)
     Py_XDECREF(r->raw_path);
     Py_XDECREF(r->query);
     Py_XDECREF(r->headers);
-    Py_XDECREF(r->chunk);
     if (r->file != NULL)
         cap_file_free(r->file);
     if (r->ws != NULL)
         cap_websocket_free(r->ws);
-    cap_buffer_free(&r->body);
+    cap_body_free(&r->body);
     Py_DECREF((PyObject *)r->server);
     cap_count.requests--;
     PyObject_GC_Del(self);

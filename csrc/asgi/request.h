@@ -8,9 +8,9 @@
 #ifndef CAP_ASGI_REQUEST_H
 #define CAP_ASGI_REQUEST_H
 
+#include "asgi/body.h"
 #include "asgi/callable.h"
 #include "asgi/server.h"
-#include "base/buffer.h"
 
 struct cap_conn;
 struct cap_websocket;
@@ -48,8 +48,7 @@ typedef struct cap_request {
     uint8_t minor;
 
     /* The request's content, on its way to receive(). */
-    PyObject *chunk;     /* bytes that wait, or NULL */
-    cap_buffer body;     /* or here, when it is more than one piece */
+    cap_body body;
     bool body_ended;     /* the message's end was seen */
     bool body_given;     /* ... and receive() gave it */
     bool disconnected;   /* receive() says http.disconnect once the rest was taken */
@@ -83,12 +82,11 @@ cap_request *cap_request_new(struct cap_conn *conn);
    the connection. An error is logged and answered; never fails. Steals nothing. */
 void cap_request_start(cap_request *r);
 
-/* A piece of content. 0, or -1 without memory (no exception). Wakes receive(). */
+/* A piece of content, perhaps in the server's body_room. 0, or -1 without memory (no exception).
+   Wakes receive(). */
 int cap_request_feed(cap_request *r, const char *data, size_t len);
 /* The message's end. */
 void cap_request_feed_end(cap_request *r);
-/* Octets that wait for receive(). */
-size_t cap_request_queued(const cap_request *r);
 
 /* The client is gone, or the response complete: no connection any more. Wakes
    whoever waits. */

@@ -462,6 +462,7 @@ server_close(PyObject *self, PyObject *Py_UNUSED(ignored))
         s->spare_head = NULL;
     }
     cap_conn_works_drop_spare(s);
+    Py_CLEAR(s->body_room);
     cap_memo_clear(&s->memo);
     if (s->beats && s->reactor->beat == &s->worker->beat)
         s->reactor->beat = NULL;

@@ -19,8 +19,10 @@
 
 struct cap_conn;
 
-/* One read(2) takes at most so much. */
-#define CAP_READ_BUFFER 65536
+/* One read(2) takes at most so much of heads and the content that comes with them, */
+#define CAP_READ_BUFFER 131072
+/* ... and so much of what has to wait, or of frames. */
+#define CAP_READ_OTHER 65536
 /* `await send()` waits above the first and goes on below the second; reading stops
    while as much of a request's body waits for the application (uvicorn's numbers). */
 #define CAP_HIGH_WATER 65536
@@ -118,6 +120,7 @@ typedef struct cap_server {
     uint64_t exhausted_said; /* ms: when it was last logged that descriptors ran out */
     bool shutting_down;      /* responses say Connection: close */
     bool closed;
+    PyObject *body_room;     /* bytes that nobody else has, or NULL: see body.h */
     char read_buffer[CAP_READ_BUFFER];
 } cap_server;
 

@@ -294,6 +294,12 @@ cap_h1_in_body(const cap_h1_parser *p)
     return p->stage >= LENGTH && p->stage <= DONE;
 }
 
+uint64_t
+cap_h1_content_left(const cap_h1_parser *p)
+{
+    return p->stage == LENGTH || p->stage == CHUNK_DATA ? p->left : 0;
+}
+
 void
 cap_h1_skip_head(cap_h1_parser *p)
 {

@@ -119,6 +119,9 @@ bool cap_h1_in_head(const cap_h1_parser *p);
 /* After HEAD (or cap_h1_skip_head) and before END. */
 bool cap_h1_in_body(const cap_h1_parser *p);
 
+/* So many octets of content come next, and nothing else: of the message, or of its chunk. */
+uint64_t cap_h1_content_left(const cap_h1_parser *p);
+
 /* The caller knows a head that equals an earlier one's: jump over it. `head` has
    been filled by the caller from that earlier parse. Only at the start of a
    request, and only for a head with neither Content-Length, Transfer-Encoding,

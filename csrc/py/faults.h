@@ -40,6 +40,8 @@
 #define PyObject_Repr(...) CAP_FAIL(NULL, PyObject_Repr(__VA_ARGS__))
 
 #define PyBytes_FromStringAndSize(...) CAP_FAIL(NULL, PyBytes_FromStringAndSize(__VA_ARGS__))
+#define _PyBytes_Resize(p, size)                                                                   \
+    (CAP_FAULT() ? (Py_CLEAR(*(p)), (void)PyErr_NoMemory(), -1) : _PyBytes_Resize(p, size))
 #define PyContext_Copy(...) CAP_FAIL(NULL, PyContext_Copy(__VA_ARGS__))
 #define PyContext_CopyCurrent() CAP_FAIL(NULL, PyContext_CopyCurrent())
 #define PyContext_New() CAP_FAIL(NULL, PyContext_New())

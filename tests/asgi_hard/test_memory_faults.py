@@ -90,6 +90,7 @@ GET = b"GET /a%20b?c HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nConnecti
 REQUESTS = {
     "get": GET,
     "chunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\nabc\r\n0\r\n\r\n",
+    "large": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n" + bytes(400_000),
     "refused": b"GET / HTTP/1.1\r\n bad\r\n\r\n",
     "raise": b"GET /raise HTTP/1.1\r\nHost: a\r\n\r\n",
     "websocket": WEBSOCKET + b"\x81\x82\0\0\0\0hi\x01\x81\0\0\0\0a\x80\x81\0\0\0\0b\x88\x80\0\0\0\0",
