@@ -50,6 +50,30 @@ forget_error(cap_stream_tls *t)
         PyErr_Clear();
 }
 
+static const struct cap_strings *
+strings(const cap_stream_tls *t)
+{
+    return &t->reactor->st->str;
+}
+
+/* object.name(arg), or without one. New reference, or NULL with an exception. */
+static PyObject *
+call(PyObject *object, PyObject *name, PyObject *arg)
+{
+    PyObject *args[2] = {object, arg};
+    return PyObject_VectorcallMethod(name, args, arg != NULL ? 2 : 1, NULL);
+}
+
+/* object.name(memory) */
+static PyObject *
+call_with(PyObject *object, PyObject *name, const char *data, size_t len)
+{
+    PyObject *view = PyMemoryView_FromMemory((char *)data, (Py_ssize_t)len, PyBUF_READ);
+    PyObject *rc = view != NULL ? call(object, name, view) : NULL;
+    Py_XDECREF(view);
+    return rc;
+}
+
 /* --- ciphertext out ----------------------------------------------------------------- */
 
 /* Send what ssl has put into the outgoing BIO. `token`: told `written` when it has
@@ -58,7 +82,7 @@ forget_error(cap_stream_tls *t)
 static int
 pump_out(cap_stream_tls *t, void *token)
 {
-    PyObject *bytes = PyObject_CallMethod(t->outgoing, "read", NULL);
+    PyObject *bytes = call(t->outgoing, strings(t)->read, NULL);
     if (bytes == NULL) {
         forget_error(t);
         return UV_ENOMEM;
@@ -133,14 +157,11 @@ broken(cap_stream_tls *t, int status)
 static bool
 shake(cap_stream_tls *t)
 {
-    PyObject *rc = PyObject_CallMethod(t->raw, "do_handshake", NULL);
+    PyObject *rc = call(t->raw, strings(t)->do_handshake, NULL);
     if (rc != NULL) {
         Py_DECREF(rc);
-        t->stage = OPEN;
-        int sent = pump_out(t, NULL); /* session tickets */
-        if (sent < 0)
-            broken(t, sent);
-        return sent >= 0;
+        t->stage = OPEN; /* session tickets may leave with the first answer */
+        return true;
     }
     if (wants_more()) {
         int sent = pump_out(t, NULL);
@@ -154,25 +175,61 @@ shake(cap_stream_tls *t)
     return false;
 }
 
+/* Session tickets, the answer to a key update. */
+static void
+pump_answers(cap_stream_tls *t)
+{
+    int sent = t->stage == OPEN || t->stage == ENDED ? pump_out(t, NULL) : 0;
+    if (sent < 0)
+        broken(t, sent);
+}
+
+/* Would reading find nothing? ssl says so with an exception, which takes much longer. */
+static bool
+all_is_read(cap_stream_tls *t)
+{
+    if (t->ended)
+        return false; /* the end itself is to be read */
+    PyObject *n = PyObject_GetAttr(t->incoming, strings(t)->pending);
+    if (n != NULL && PyLong_AsLong(n) == 0) {
+        Py_DECREF(n);
+        n = call(t->raw, strings(t)->pending, NULL);
+    }
+    bool all = n != NULL && PyLong_AsLong(n) == 0;
+    Py_XDECREF(n);
+    if (PyErr_Occurred())
+        forget_error(t);
+    return all;
+}
+
+static PyObject *
+read_into(cap_stream_tls *t, const uv_buf_t *buf)
+{
+    PyObject *view = PyMemoryView_FromMemory(buf->base, (Py_ssize_t)buf->len, PyBUF_WRITE);
+    PyObject *args[3] = {t->raw, view != NULL ? PyLong_FromSize_t(buf->len) : NULL, view};
+    PyObject *n = args[1] != NULL ? PyObject_VectorcallMethod(strings(t)->read, args, 3, NULL) : NULL;
+    Py_XDECREF(args[1]);
+    Py_XDECREF(view);
+    return n;
+}
+
 /* Hand the owner all plaintext that there is. The owner may close us in between. */
 static void
 pump_in(cap_stream_tls *t)
 {
     while (t->stage == OPEN && t->reading) {
+        if (all_is_read(t)) {
+            pump_answers(t);
+            return;
+        }
         uv_buf_t buf = {0};
         t->base.on->alloc(&t->base, &buf);
         if (buf.base == NULL)
             return;
-        PyObject *view = PyMemoryView_FromMemory(buf.base, (Py_ssize_t)buf.len, PyBUF_WRITE);
-        PyObject *n = view != NULL ? PyObject_CallMethod(t->raw, "read", "nO", (Py_ssize_t)buf.len,
-                                                         view) : NULL;
-        Py_XDECREF(view);
+        PyObject *n = read_into(t, &buf);
         if (n == NULL) {
             if (wants_more()) {
-                /* A key update or late handshake message may have an answer. */
-                int sent = pump_out(t, NULL);
-                if (sent < 0)
-                    broken(t, sent);
+                pump_answers(t);
                 return;
             }
             PyObject *exc = cap_err_take();
@@ -184,7 +241,8 @@ pump_in(cap_stream_tls *t)
                 t->stage = ENDED;
                 t->base.on->read(&t->base, NULL, 0);
             } else {
-                (void)pump_out(t, NULL);
+                if (!t->ended) /* else OpenSSL complains to a peer that is likely gone */
+                    (void)pump_out(t, NULL);
                 broken(t, UV_ECONNABORTED); /* also a TCP end without close_notify */
             }
             return;
@@ -205,8 +263,11 @@ on_inner_read(cap_stream *inner, const char *data, ssize_t n)
 {
     cap_stream_tls *t = inner->owner;
     cap_reactor_enter(t->reactor);
-    if (t->stage == BROKEN)
+    if (t->stage == BROKEN) {
+        if (n <= 0) /* our half was ended: the owner waits for this */
+            t->base.on->read(&t->base, NULL, n);
         return;
+    }
     if (n < 0 || (n == 0 && t->stage != OPEN)) {
         if (n == 0 && t->stage == ENDED)
             return;
@@ -221,17 +282,21 @@ on_inner_read(cap_stream *inner, const char *data, ssize_t n)
         return;
     }
     t->begun = true;
-    PyObject *rc = n == 0 ? PyObject_CallMethod(t->incoming, "write_eof", NULL)
-                          : PyObject_CallMethod(t->incoming, "write", "y#", data, (Py_ssize_t)n);
+    t->ended = n == 0;
+    PyObject *rc = n == 0 ? call(t->incoming, strings(t)->write_eof, NULL)
+                          : call_with(t->incoming, strings(t)->write, data, (size_t)n);
     if (rc == NULL) {
         forget_error(t);
         broken(t, UV_ENOMEM);
         return;
     }
     Py_DECREF(rc);
-    if (t->stage == HANDSHAKE && !shake(t))
+    bool shakes = t->stage == HANDSHAKE;
+    if (shakes && !shake(t))
         return;
     pump_in(t);
+    if (shakes)
+        pump_answers(t);
 }
 
 static void
@@ -279,9 +344,7 @@ op_resume(cap_stream *s)
 static int
 encrypt(cap_stream_tls *t, const char *data, size_t len)
 {
-    PyObject *view = PyMemoryView_FromMemory((char *)data, (Py_ssize_t)len, PyBUF_READ);
-    PyObject *rc = view != NULL ? PyObject_CallMethod(t->raw, "write", "O", view) : NULL;
-    Py_XDECREF(view);
+    PyObject *rc = call_with(t->raw, strings(t)->write, data, len);
     /* A memory BIO takes all of it. */
     bool all = rc != NULL && PyLong_AsSize_t(rc) == len;
     Py_XDECREF(rc);
@@ -380,7 +443,8 @@ notify(cap_stream_tls *t)
 {
     if (t->stage != OPEN && t->stage != ENDED)
         return;
-    PyObject *rc = PyObject_CallMethod(t->raw, t->raw == t->object ? "unwrap" : "shutdown", NULL);
+    PyObject *rc = call(t->raw, t->raw == t->object ? strings(t)->unwrap : strings(t)->shutdown,
+                        NULL);
     Py_XDECREF(rc);
     forget_error(t); /* it wants the peer's answer, which we do not wait for */
     (void)pump_out(t, NULL);

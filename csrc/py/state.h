@@ -40,7 +40,7 @@
 
 typedef struct cap_state {
 #define X(field, text) PyObject *field;
-    struct { CAP_STRINGS(X) } str;
+    struct cap_strings { CAP_STRINGS(X) } str;
 #undef X
 #define X(field) PyTypeObject *field;
     struct { CAP_TYPES(X) } type;

@@ -88,6 +88,14 @@
     X(cr_code, "cr_code")                                                      \
     X(cr_running, "cr_running")                                                \
     X(cr_await, "cr_await")                                                    \
+    /* ssl */                                                                  \
+    X(read, "read")                                                            \
+    X(write, "write")                                                          \
+    X(write_eof, "write_eof")                                                  \
+    X(pending, "pending")                                                      \
+    X(do_handshake, "do_handshake")                                            \
+    X(shutdown, "shutdown")                                                    \
+    X(unwrap, "unwrap")                                                        \
     /* logging */                                                              \
     X(log, "log")                                                              \
     X(exc_info, "exc_info")                                                    \

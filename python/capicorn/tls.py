@@ -42,6 +42,9 @@ def _default_context(config: Config) -> ssl.SSLContext:
         except ssl.SSLError as exc:
             raise TLSConfigError(f"cannot use --ssl-ciphers {config.ssl_ciphers!r}: {exc}") from exc
     context.set_alpn_protocols(["http/1.1"])
+    if config.ssl_version == ssl.PROTOCOL_TLS_SERVER:
+        # OpenSSL makes two with each handshake; who resumes uses one and gets another
+        context.num_tickets = 1
     return context
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Starter
-from tests.harness.thread import ThreadServer
+from tests.harness.thread import ThreadServer, core_counts
 
 from .client import TLSClient, context
 from .conftest import Certificates, server_certificate
@@ -143,6 +143,60 @@ def test_sessions_of_tls_1_3_are_resumed(secure: Secure, certificates: Certifica
             second.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             assert second.recv(100).startswith(b"HTTP/1.1 200 ")
             assert second.session_reused
+
+
+def test_the_ticket_comes_without_a_request(secure: Secure, trusting: ssl.SSLContext) -> None:
+    """It may leave with the first answer, but does not wait for it."""
+    trusting.minimum_version = ssl.TLSVersion.TLSv1_3
+    with Bare(secure(), trusting).shake() as bare:
+        assert bare.pull()
+        with pytest.raises(ssl.SSLWantReadError):
+            bare.tls.read()
+        assert bare.tls.session is not None and bare.tls.session.has_ticket
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_records_however_they_arrive(secure: Secure, trusting: ssl.SSLContext, version: ssl.TLSVersion) -> None:
+    """In one segment with the handshake's end, octet by octet, many at once: each is read, and none twice."""
+    trusting.minimum_version = trusting.maximum_version = version
+    want = b"HTTP/1.1 200 "
+    with Bare(secure(), trusting).shake() as bare:
+
+        def answers(n: int, body: bytes = b"0") -> None:
+            got = b""
+            while got.count(want) < n or not got.endswith(b"\r\n\r\n" + body):
+                try:
+                    got += bare.tls.read(65536)
+                except ssl.SSLWantReadError:
+                    assert bare.pull()
+            assert got.count(want) == n
+
+        bare.tls.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        for octet in bare.outgoing.read():
+            bare.c.send(bytes([octet]))
+            time.sleep(0.0005)
+        answers(1)
+        for _ in range(20):
+            bare.tls.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        records = bare.outgoing.read()
+        bare.c.send(records[:1000])
+        time.sleep(0.02)
+        bare.c.send(records[1000:])
+        answers(20)
+        bare.tls.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000))
+        bare.push()
+        answers(1, b"300000")
+
+
+def test_a_client_that_closes_is_not_lingered_for(secure: Secure, trusting: ssl.SSLContext) -> None:
+    server = secure()
+    before = core_counts()["connections"]
+    with TLSClient(server.address, trusting) as c:
+        assert c.get("/", "Connection: close").response().closes
+    end = time.monotonic() + 1.5
+    while core_counts()["connections"] > before:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 # ------------------------------------------------------------------- time
