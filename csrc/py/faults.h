@@ -5,6 +5,14 @@
 
 #include "base/fault.h"
 
+static inline int
+cap_fail_resize(PyObject **bytes)
+{
+    Py_CLEAR(*bytes);
+    PyErr_NoMemory();
+    return -1;
+}
+
 #define CAP_FAIL(bad, call) (CAP_FAULT() ? ((void)PyErr_NoMemory(), (bad)) : (call))
 
 /* Before 3.13 PY_SSIZE_T_CLEAN makes macros of them. */
@@ -40,8 +48,7 @@
 #define PyObject_Repr(...) CAP_FAIL(NULL, PyObject_Repr(__VA_ARGS__))
 
 #define PyBytes_FromStringAndSize(...) CAP_FAIL(NULL, PyBytes_FromStringAndSize(__VA_ARGS__))
-#define _PyBytes_Resize(p, size)                                                                   \
-    (CAP_FAULT() ? (Py_CLEAR(*(p)), (void)PyErr_NoMemory(), -1) : _PyBytes_Resize(p, size))
+#define _PyBytes_Resize(p, size) (CAP_FAULT() ? cap_fail_resize(p) : _PyBytes_Resize(p, size))
 #define PyContext_Copy(...) CAP_FAIL(NULL, PyContext_Copy(__VA_ARGS__))
 #define PyContext_CopyCurrent() CAP_FAIL(NULL, PyContext_CopyCurrent())
 #define PyContext_New() CAP_FAIL(NULL, PyContext_New())
