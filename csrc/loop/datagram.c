@@ -213,11 +213,8 @@ cap_datagrams_read(cap_transport *t, PyObject *protocol)
 {
     cap_loop *loop = t->loop;
     cap_datagrams *d = t->datagrams;
-    if (loop->read_buffer == NULL &&
-        (loop->read_buffer = cap_malloc(CAP_TRANSPORT_READ)) == NULL) {
-        PyErr_NoMemory();
+    if (cap_transport_need_buffer(loop) < 0)
         return -1;
-    }
     bool known = cap_address_knows(d->family);
     int slots = d->family == AF_INET || d->family == AF_INET6 ? SLOTS : 1;
     received in[SLOTS];

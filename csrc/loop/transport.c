@@ -353,15 +353,29 @@ receive(const cap_transport *t, void *buffer, size_t size)
     return t->is_socket ? recv(t->fd, buffer, size, 0) : read(t->fd, buffer, size);
 }
 
+int
+cap_transport_need_buffer(cap_loop *loop)
+{
+    if (loop->read_buffer != NULL)
+        return 0;
+    /* glibc's malloc takes what is freed from the top of the heap back to the kernel
+       above 128 KiB, and messages of 100 KiB then cost a page fault for each 4 KiB.
+       A large block that was freed once makes it keep twice as much. */
+    cap_free(cap_malloc(CAP_TRANSPORT_READ));
+    loop->read_buffer = cap_malloc(CAP_TRANSPORT_READ);
+    if (loop->read_buffer == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
 static int
 read_data(cap_transport *t, PyObject *protocol)
 {
     cap_loop *loop = t->loop;
-    if (loop->read_buffer == NULL &&
-        (loop->read_buffer = cap_malloc(CAP_TRANSPORT_READ)) == NULL) {
-        PyErr_NoMemory();
+    if (cap_transport_need_buffer(loop) < 0)
         return -1;
-    }
     ssize_t n = receive(t, loop->read_buffer, CAP_TRANSPORT_READ);
     if (n < 0)
         return read_failed(t);

@@ -16,9 +16,10 @@
    has ended, in the context in which the transport was made: debug mode's measuring
    and what may be called from where are asyncio's.
 
-   Data written: at once, when nothing waits and nothing was written in this turn
-   yet; what follows in the same turn is gathered and goes out in one system call
-   at its end (or when it is much). */
+   Data written in a turn is gathered and goes out in one system call at its end, or
+   at once when it is much, and outside of a turn: so a protocol that answers in
+   pieces sends one segment, and whoever reads it is woken once, when all answers of
+   the turn are ready. */
 #ifndef CAP_LOOP_TRANSPORT_H
 #define CAP_LOOP_TRANSPORT_H
 
@@ -136,6 +137,8 @@ int cap_transport_lost(cap_transport *t, PyObject *exc);
    holds a reference. */
 void cap_transport_detach(cap_transport *t);
 int cap_transport_set_protocol(cap_transport *t, cap_state *st, PyObject *protocol);
+/* loop->read_buffer is there, CAP_TRANSPORT_READ octets. 0, or -1 with MemoryError. */
+int cap_transport_need_buffer(cap_loop *loop);
 
 /* Methods. (loop, fd, protocol, waiter); (protocol, waiter) */
 PyObject *cap_transport_open(cap_transport *t, PyObject *const *args, Py_ssize_t nargs);

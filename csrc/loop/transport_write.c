@@ -8,8 +8,8 @@
 #include <sys/uio.h>
 
 #define CHUNKS_AT_ONCE 64
-#define GATHER_MAX (64 * 1024) /* octets; more is not kept until the turn's end */
-#define WARN_AFTER 5           /* asyncio's LOG_THRESHOLD_FOR_CONNLOST_WRITES */
+#define GATHER_MAX (256 * 1024) /* octets; more is not kept until the turn's end */
+#define WARN_AFTER 5            /* asyncio's LOG_THRESHOLD_FOR_CONNLOST_WRITES */
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0 /* CPython ignores SIGPIPE */
@@ -220,7 +220,7 @@ cap_transport_end_of_turn(cap_deferred *d)
     Py_DECREF((PyObject *)t);
 }
 
-/* What follows in this turn is gathered. Outside of a turn there is no end of it. */
+/* What is written in this turn is gathered. Outside of a turn there is no end of it. */
 static void
 gather_from_now(cap_transport *t)
 {
@@ -285,16 +285,15 @@ after_append(cap_transport *t)
 static int
 write_view(cap_transport *t, PyObject *data, const Py_buffer *view)
 {
-    if (t->len != 0 || t->gather.queued)
+    gather_from_now(t);
+    if (t->len != 0 || (t->gather.queued && view->len < GATHER_MAX))
         return append_rest(t, data, view, 0) < 0 ? -1 : after_append(t);
     struct iovec iov = {.iov_base = view->buf, .iov_len = (size_t)view->len};
     ssize_t sent = send_some(t, &iov, 1);
     if (sent < 0)
         return fail_write(t);
-    if (sent == view->len) {
-        gather_from_now(t);
+    if (sent == view->len)
         return 0;
-    }
     if (append_rest(t, data, view, sent) < 0) /* with a part of it out, what follows would not fit */
         return sent > 0 ? cap_transport_fatal(t, write_failed(t)) : -1;
     t->want_write = true;
@@ -360,10 +359,9 @@ cap_transport_writelines(cap_transport *t, PyObject *list)
         if (PyBytes_GET_SIZE(bytes) != 0 && cap_transport_append(t, Py_NewRef(bytes), 0, NULL) < 0)
             goto end;
     }
+    gather_from_now(t);
     if (t->len == before || after_append(t) == 0)
         res = Py_NewRef(Py_None);
-    if (res != NULL && t->loop != NULL && !t->conn_lost)
-        gather_from_now(t);
 end:
     Py_DECREF(items);
     return res;

@@ -146,7 +146,6 @@ def test_writes_of_one_turn_go_together_and_in_order(loop: Loop, peer: list[sock
 
     async def main() -> None:
         transport.write(b"a")
-        assert peer[0].recv(10) == b"a"  # at once
         view = bytearray(b"b")
         transport.write(view)
         view[0] = 0  # has been copied
@@ -157,9 +156,15 @@ def test_writes_of_one_turn_go_together_and_in_order(loop: Loop, peer: list[sock
         assert not select.select([peer[0]], [], [], 0)[0]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert peer[0].recv(10) == b"bdefg"
+        assert peer[0].recv(10) == b"abdefg"
+        large = bytes(300_000)  # too much to be kept: what the kernel takes leaves at once
+        transport.write(large)
+        assert select.select([peer[0]], [], [], 0)[0]
+        assert await asyncio.to_thread(peer[0].makefile("rb").read, len(large)) == large
+        transport.write(b"last")
 
     loop.run_until_complete(main())
+    assert peer[0].recv(10) == b"last"
     transport.write(b"outside")  # no turn will end: at once
     assert peer[0].recv(10) == b"outside"
     transport.close()
