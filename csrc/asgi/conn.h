@@ -103,6 +103,9 @@ void cap_conn_flush_together(cap_conn *c);
 void cap_conn_hurry(cap_reactor *r, uint64_t now);
 /* Octets that wait to be sent. */
 size_t cap_conn_unsent(const cap_conn *c);
+/* Octets that the kernel has and the peer has not taken yet. A slow peer takes long until
+   there is room for more, and the next write ends. */
+int cap_conn_unacknowledged(const cap_conn *c);
 
 /* Called by the stream when what it was given has left. */
 void cap_conn_on_written(cap_stream *stream, void *token, int status);

@@ -134,8 +134,10 @@ cap_conn_on_timer(cap_wheel_node *node)
     }
     if (c->work->due_send != 0 && now >= c->work->due_send) {
         size_t unsent = cap_conn_unsent(c);
-        if (unsent < c->work->send_mark) {
+        int in_kernel = cap_conn_unacknowledged(c);
+        if (unsent < c->work->send_mark || in_kernel < c->work->send_mark_kernel) {
             c->work->send_mark = unsent;
+            c->work->send_mark_kernel = in_kernel;
             c->work->due_send = now + s->set.timeout_send;
         } else {
             char peer[64];

@@ -29,7 +29,8 @@ typedef struct cap_conn_work {
     uint64_t due_request;
     uint64_t due_eof;      /* the peer ended its side; now its absence is believed */
     uint64_t linger_end;
-    size_t send_mark;      /* unwritten octets when due_send was set */
+    size_t send_mark;      /* unwritten octets when due_send was set, */
+    int send_mark_kernel;  /* and those that the kernel had and the peer had not taken */
     uint64_t drained;      /* octets dropped in DRAINING */
     cap_h1_parser parser;
 } cap_conn_work;

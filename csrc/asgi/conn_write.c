@@ -6,6 +6,10 @@
 #include <assert.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#ifdef __linux__
+#include <linux/sockios.h>
+#endif
 
 #include "base/mem.h"
 #include "pool/outbox.h"
@@ -29,6 +33,17 @@ size_t
 cap_conn_unsent(const cap_conn *c)
 {
     return c->work->out.len + cap_stream_unwritten(c->io);
+}
+
+int
+cap_conn_unacknowledged(const cap_conn *c)
+{
+    int octets = 0;
+#ifdef SIOCOUTQ
+    if (ioctl(cap_stream_fd(c->io), SIOCOUTQ, &octets) < 0)
+        octets = 0;
+#endif
+    return octets;
 }
 
 int
@@ -72,6 +87,7 @@ watch_progress(cap_conn *c)
     if (timeout == 0 || c->work->due_send != 0)
         return;
     c->work->send_mark = unsent;
+    c->work->send_mark_kernel = cap_conn_unacknowledged(c);
     c->work->due_send = cap_server_now(c->server) + timeout;
     cap_conn_rearm(c);
 }

@@ -202,6 +202,20 @@ def test_client_that_takes_slowly_is_served(pool: Pool) -> None:
     notes(server)
 
 
+def test_client_that_takes_less_than_the_kernel_holds_is_served(pool: Pool) -> None:
+    """The kernel has megabytes for a connection, and tells of room when a third of them is free: a client that takes
+    some octets all the time is not to be ended because that takes longer than --timeout-send."""
+    server = pool("--timeout-send", "1")
+    with server.connect(receive_buffer=65536) as c:
+        c.get("/body/20000000")
+        assert c.head().status == 200
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            time.sleep(0.25)
+            assert c.sock.recv(40000)
+    notes(server)
+
+
 def test_whole_request_is_504(pool: Pool) -> None:
     server = pool("--timeout-request", str(SHORT))
     notes(server)
