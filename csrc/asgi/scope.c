@@ -171,6 +171,25 @@ fail:
     return NULL;
 }
 
+/* "server" of the scope. Most servers have one address, which the prototype then has. */
+static int
+set_server(PyObject *scope, cap_conn *c)
+{
+    cap_server *s = c->server;
+    PyObject *key = s->st->str.server, *address = cap_conn_server_address(c);
+    int rc = 0;
+    if (address == NULL || address == s->proto_server) {
+        Py_XDECREF(address);
+        return address != NULL ? 0 : -1;
+    }
+    if (s->proto_server == Py_None && (rc = PyDict_SetItem(s->scope_proto, key, address)) == 0)
+        s->proto_server = address;
+    if (rc == 0)
+        rc = PyDict_SetItem(scope, key, address);
+    Py_DECREF(address);
+    return rc;
+}
+
 int
 cap_scope_fill(cap_request *r, cap_conn *c, const cap_h1_head *h, const char *base, int memo)
 {
@@ -194,12 +213,12 @@ cap_scope_fill(cap_request *r, cap_conn *c, const cap_h1_head *h, const char *ba
     if (fill_path(r, s, root ? "/" : base + h->path.off, root ? 1 : h->path.len, &path) < 0)
         goto fail;
     r->client = cap_conn_client(c);
-    if (r->client == NULL || set_new(scope, st->str.server, cap_conn_server_address(c)) < 0 ||
+    if (r->client == NULL || set_server(scope, c) < 0 ||
         set_new(scope, st->str.extensions, extensions_of(c)) < 0 ||
         set_new(scope, st->str.asgi, cap_dict_like(s->asgi_proto)) < 0 ||
         PyDict_SetItem(scope, st->str.client, r->client) < 0 ||
         PyDict_SetItem(scope, st->str.headers, r->headers) < 0 ||
-        PyDict_SetItem(scope, st->str.method, r->method) < 0 ||
+        (r->method != o->get && PyDict_SetItem(scope, st->str.method, r->method) < 0) ||
         PyDict_SetItem(scope, st->str.path, path) < 0 ||
         PyDict_SetItem(scope, st->str.raw_path, r->raw_path) < 0)
         goto fail;

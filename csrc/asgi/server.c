@@ -558,7 +558,8 @@ parse_default_headers(PyObject *given)
     return out;
 }
 
-/* A scope with every key of uvicorn's, in its order; copied for each request. */
+/* A scope with every key of uvicorn's, in its order; copied for each request. What most
+   requests have is there already. */
 static int
 make_protos(cap_server *s, const char *asgi_version)
 {
@@ -581,7 +582,7 @@ make_protos(cap_server *s, const char *asgi_version)
         {st->str.root_path, s->root_path},
         {st->str.headers, Py_None},
         {st->str.state, Py_None},
-        {st->str.method, Py_None},
+        {st->str.method, o->get},
         {st->str.path, Py_None},
         {st->str.raw_path, Py_None},
         {st->str.query_string, o->empty_bytes},
@@ -590,6 +591,7 @@ make_protos(cap_server *s, const char *asgi_version)
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
         if (PyDict_SetItem(s->scope_proto, pairs[i][0], pairs[i][1]) < 0)
             return -1;
+    s->proto_server = Py_None;
     return 0;
 }
 

@@ -73,6 +73,7 @@ typedef struct cap_server {
     PyObject *context;       /* the context in which requests begin; copied for each */
     PyObject *asgi_proto;    /* {"version": ..., "spec_version": "2.3"}; copied */
     PyObject *scope_proto;   /* a scope with every key in place; copied */
+    PyObject *proto_server;  /* its "server", borrowed: the first address that was asked for */
     PyObject *root_path;     /* str */
     PyObject *scheme;        /* str */
     const char *root_path_utf8; /* of root_path */

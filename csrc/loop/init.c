@@ -11,7 +11,7 @@ make_kwnames(cap_state *st, cap_loop_state *ls)
 #if CAP_HAVE_EAGER_TASKS
     ls->task_kwnames = PyTuple_Pack(3, st->str.loop, st->str.context, st->str.eager_start);
 #else
-    ls->task_kwnames = PyTuple_Pack(2, st->str.loop, st->str.context);
+    ls->task_kwnames = PyTuple_Pack(3, st->str.loop, st->str.context, st->str.name);
 #endif
     ls->create_kwnames = PyTuple_Pack(1, st->str.context);
     ls->future_kwnames = PyTuple_Pack(1, st->str.loop);

@@ -168,6 +168,12 @@ PyObject *cap_watcher_fds(cap_loop *loop);
 int cap_watcher_collect(cap_loop *loop);
 int cap_watcher_traverse(cap_loop *loop, visitproc visit, void *arg);
 
+/* ---- asyncio's set of tasks (all_tasks.c) ---- */
+
+/* Whoever makes a loop calls it; only the first call does something. Cannot fail: what
+   cannot be done stays as it was. No exception may be set. */
+void cap_all_tasks_speed_up(void);
+
 /* ---- the loop (loop.c) ---- */
 
 /* libuv's side, apart from the Python object: libuv holds its addresses until
@@ -310,7 +316,7 @@ typedef struct cap_loop_state {
     PyObject *timer_repr_info;
     PyObject *extract_stack;     /* asyncio.format_helpers.extract_stack */
     PyObject *future_kwnames;    /* keyword names: ("loop",) */
-    PyObject *task_kwnames;      /* ("loop", "context", "eager_start"), without the last on 3.11 */
+    PyObject *task_kwnames;      /* ("loop", "context", "eager_start"); on 3.11 "name" as the last */
     PyObject *create_kwnames;    /* ("context",) */
     PyObject *create_task;       /* BaseEventLoop.create_task */
     PyObject *tasks;             /* asyncio.tasks */

@@ -73,6 +73,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     cap_loop *self = st != NULL ? (cap_loop *)type->tp_alloc(type, 0) : NULL;
     if (self == NULL)
         return NULL;
+    cap_all_tasks_speed_up();
     self->reactor.st = st;
     self->reactor.loop = (PyObject *)self;
     self->watcher.fd = -1;

@@ -1,6 +1,8 @@
 /* What both kinds of reactor share, and how a task begins. */
 #include "loop/loop.h"
 
+#include <string.h>
+
 cap_reactor *
 cap_reactor_acquire(cap_state *st, PyObject *loop)
 {
@@ -145,14 +147,45 @@ create_task(cap_reactor *r, PyObject *coro, PyObject *context)
                                      cap_loop_state_of(r->st)->create_kwnames);
 }
 
-/* asyncio.Task(coro, loop=loop, context=context[, eager_start=True]) */
+#if CAP_HAVE_EAGER_TASKS
+static PyObject *
+eagerly_or_name(void)
+{
+    return Py_NewRef(Py_True);
+}
+#else
+/* "Request-N". asyncio's own "Task-N" is made by a general formatter, which takes as long
+   as all of the parsing of a small request; later versions put it off. */
+static PyObject *
+eagerly_or_name(void)
+{
+    static uint64_t last;
+    char text[32] = "Request-", digits[20];
+    size_t n = 0, len = 8;
+    for (uint64_t value = ++last; value != 0; value /= 10)
+        digits[n++] = (char)('0' + value % 10);
+    while (n != 0)
+        text[len++] = digits[--n];
+    PyObject *name = PyUnicode_New((Py_ssize_t)len, 127);
+    if (name != NULL)
+        memcpy(PyUnicode_1BYTE_DATA(name), text, len);
+    return name;
+}
+#endif
+
+/* asyncio.Task(coro, loop=loop, context=context, eager_start=True), or name= on 3.11 */
 static PyObject *
 construct_task(cap_reactor *r, PyObject *coro, PyObject *context)
 {
-    PyObject *stack[] = {NULL, coro, r->loop, context, Py_True};
-    return PyObject_Vectorcall(r->st->imp.asyncio_Task, stack + 1,
-                               1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
-                               cap_loop_state_of(r->st)->task_kwnames);
+    PyObject *last = eagerly_or_name();
+    if (last == NULL)
+        return NULL;
+    PyObject *stack[] = {NULL, coro, r->loop, context, last};
+    PyObject *task = PyObject_Vectorcall(r->st->imp.asyncio_Task, stack + 1,
+                                         1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                         cap_loop_state_of(r->st)->task_kwnames);
+    Py_DECREF(last);
+    return task;
 }
 
 #if !CAP_HAVE_EAGER_TASKS

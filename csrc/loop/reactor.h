@@ -96,7 +96,8 @@ void cap_reactor_watchers_changed(cap_reactor *r);
 /* Start an asyncio.Task for `coro` in `context` (an exact contextvars.Context),
    its first step run at once where that can be: eager_start on 3.12+, on 3.11
    with our own loop by taking the handle that Task's constructor gives to
-   call_soon. A task factory of the loop is honoured (then it decides). Not from
+   call_soon; its name is Request-N then, since the next Task-N would be made at once
+   there. A task factory of the loop is honoured (then it decides). Not from
    inside another task's step. Runs Python: anything may have happened on return.
    New reference to the task, or NULL with an exception. */
 PyObject *cap_task_start(cap_reactor *r, PyObject *coro, PyObject *context);

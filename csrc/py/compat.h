@@ -15,6 +15,13 @@
 
 /* asyncio.Task(..., eager_start=True) exists */
 #define CAP_HAVE_EAGER_TASKS (PY_VERSION_HEX >= 0x030C0000)
+/* The weakref.WeakSet of asyncio.tasks in which tasks are entered: all of them, from 3.12 on
+   those that did not end in an eager first step. 3.14 has a list in C instead. */
+#if PY_VERSION_HEX < 0x030C0000
+#define CAP_WEAKSET_OF_TASKS "_all_tasks"
+#elif PY_VERSION_HEX < 0x030E0000
+#define CAP_WEAKSET_OF_TASKS "_scheduled_tasks"
+#endif
 /* the slot Py_mod_multiple_interpreters exists */
 #define CAP_HAVE_MOD_INTERPRETERS (PY_VERSION_HEX >= 0x030C0000)
 

@@ -7,6 +7,7 @@ import contextvars
 import gc
 import logging
 import socket
+import sys
 import threading
 import time
 import weakref
@@ -571,3 +572,62 @@ def test_tasks_have_their_names_contexts_and_class(loop: Loop, monkeypatch: pyte
     with pytest.raises(RuntimeError):
         loop.create_task(unused)
     unused.close()
+
+
+def weak_set_of_tasks() -> Any:
+    """Where asyncio enters tasks; None from 3.14 on."""
+    return getattr(asyncio.tasks, "_all_tasks" if sys.version_info < (3, 12) else "_scheduled_tasks", None)
+
+
+def test_all_tasks_are_known_while_they_live_and_forgotten_afterwards(loop: Loop) -> None:
+    entered = weak_set_of_tasks()
+
+    async def waits(future: asyncio.Future[None]) -> None:
+        await future
+
+    async def main() -> None:
+        me = asyncio.current_task()
+        assert asyncio.all_tasks() == {me}
+        future = loop.create_future()
+        tasks = {loop.create_task(waits(future)) for _ in range(50)}
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == tasks | {me}
+        future.set_result(None)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {me}  # what has ended does not count, though it still exists
+
+    loop.run_until_complete(main())
+    gc.collect()
+    assert not entered
+
+
+def test_tasks_may_go_and_come_while_their_set_is_iterated(loop: Loop) -> None:
+    entered = weak_set_of_tasks()
+    if not hasattr(entered, "_pending_removals"):
+        pytest.skip("this version of asyncio has no WeakSet of tasks")
+
+    async def main() -> None:
+        tasks = [loop.create_task(asyncio.sleep(10)) for _ in range(10)]
+        await asyncio.sleep(0)
+        walk = iter(entered)
+        next(walk)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        del task
+        tasks.clear()
+        await asyncio.sleep(0)
+        gc.collect()
+        assert entered._pending_removals
+        size = len(entered.data)
+        del walk
+        gc.collect()
+        new = loop.create_task(asyncio.sleep(0))  # takes out what had to wait
+        await asyncio.sleep(0)
+        assert not entered._pending_removals and len(entered.data) < size
+        assert new in asyncio.all_tasks()
+        await new
+
+    loop.run_until_complete(main())
+    assert type(entered).__name__ == "WeakSet"
