@@ -16,10 +16,10 @@
    has ended, in the context in which the transport was made: debug mode's measuring
    and what may be called from where are asyncio's.
 
-   Data written in a turn is gathered and goes out in one system call at its end, or
-   at once when it is much, and outside of a turn: so a protocol that answers in
-   pieces sends one segment, and whoever reads it is woken once, when all answers of
-   the turn are ready. */
+   Data written in a turn is gathered and goes out in one system call at its end: so a
+   protocol that answers in pieces sends one segment, and whoever reads several
+   connections is woken once, when all answers of the turn are ready. What is large, or
+   written outside of a turn, leaves at once. */
 #ifndef CAP_LOOP_TRANSPORT_H
 #define CAP_LOOP_TRANSPORT_H
 
