@@ -69,6 +69,7 @@ cap_loop_init(PyObject *module, cap_state *st)
     X(future_kwnames)                                                          \
     X(task_kwnames)                                                            \
     X(create_kwnames)                                                          \
+    X(context_only)                                                            \
     X(create_task)                                                             \
     X(tasks)                                                                   \
     X(task_name)                                                               \

@@ -13,7 +13,7 @@
 #define MAX_SLEEP_MS (24 * 3600 * 1000.0) /* asyncio's MAXIMUM_SELECT_TIMEOUT */
 #define CLOCK_RESOLUTION 1e-9
 /* For how long what is ready runs again before the next poll. */
-#define ROUNDS_S 20e-6
+#define ROUNDS_S 50e-6
 
 double
 cap_loop_now(void)

@@ -318,6 +318,7 @@ typedef struct cap_loop_state {
     PyObject *future_kwnames;    /* keyword names: ("loop",) */
     PyObject *task_kwnames;      /* ("loop", "context", "eager_start"); on 3.11 "name" as the last */
     PyObject *create_kwnames;    /* ("context",) */
+    PyObject *context_only;      /* ("context",) as it was given last; or NULL */
     PyObject *create_task;       /* BaseEventLoop.create_task */
     PyObject *tasks;             /* asyncio.tasks */
     PyObject *task_name;         /* "Task" */

@@ -9,15 +9,22 @@ split_args(cap_loop *self, const char *function, const char *const *names, int n
            PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **named,
            PyObject **context)
 {
+    cap_loop_state *ls = cap_loop_state_of(self->reactor.st);
     *context = NULL;
     for (int i = 0; i < nnames; i++)
         named[i] = i < nargs ? args[i] : NULL;
     Py_ssize_t nkw = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
+    if (nkw != 0 && kwnames == ls->context_only) {
+        *context = args[nargs];
+        nkw = 0;
+    }
     for (Py_ssize_t k = 0; k < nkw; k++) {
         PyObject *key = PyTuple_GET_ITEM(kwnames, k), *value = args[nargs + k];
         if (key == self->reactor.st->str.context ||
             PyUnicode_CompareWithASCIIString(key, "context") == 0) {
             *context = value;
+            if (nkw == 1) /* asyncio's C code has always the same tuple, and another string than ours */
+                Py_XSETREF(ls->context_only, Py_NewRef(kwnames));
             continue;
         }
         int i = 0;
