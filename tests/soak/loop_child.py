@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -204,6 +205,15 @@ def rss() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def allocated() -> int | None:
+    """Octets that were allocated and not freed, if AddressSanitizer counts them; with PYTHONMALLOC=malloc, all."""
+    count = getattr(ctypes.CDLL(None), "__sanitizer_get_current_allocated_bytes", None)
+    if count is None:
+        return None
+    count.restype = ctypes.c_size_t
+    return int(count())
+
+
 async def main(seconds: float) -> None:
     loop = asyncio.get_running_loop()
     errors: list[str] = []
@@ -225,6 +235,7 @@ async def main(seconds: float) -> None:
             await asyncio.sleep(0.05)
             said = {
                 "rss": rss(),
+                "allocated": allocated(),
                 "descriptors": len(os.listdir("/proc/self/fd")),
                 "counts": _core._counts(),
                 "done": soak.done,
