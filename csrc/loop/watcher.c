@@ -110,19 +110,16 @@ descriptor_of(PyObject *fileobj)
 }
 
 /* The watch of `fd`, an int or an object with fileno(). When the object has been
-   closed it is looked for by identity, as selectors does. NULL: none; then *error
-   says whether an exception is set. */
+   closed it is looked for by identity, as selectors does. NULL: none; with an
+   exception when *fd is negative. */
 static cap_watch *
-find(cap_watcher *w, PyObject *fileobj, int *fd, int *error)
+find(cap_watcher *w, PyObject *fileobj, int *fd)
 {
-    *error = 0;
     *fd = descriptor_of(fileobj);
     if (*fd >= 0)
         return (size_t)*fd < w->len && w->item[*fd].fileobj != NULL ? &w->item[*fd] : NULL;
-    if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
-        *error = 1;
+    if (!PyErr_ExceptionMatches(PyExc_ValueError))
         return NULL;
-    }
     for (size_t i = 0; i < w->len; i++) {
         if (w->item[i].fileobj == fileobj) {
             PyErr_Clear();
@@ -214,12 +211,12 @@ PyObject *
 cap_watcher_add(cap_loop *loop, PyObject *const *args, Py_ssize_t nargs, bool writer,
                 PyObject *context)
 {
-    int fd, error;
+    int fd;
     if (nargs < 2) {
         PyErr_SetString(PyExc_TypeError, "a descriptor and a callback are needed");
         return NULL;
     }
-    if (find(&loop->watcher, args[0], &fd, &error) == NULL && fd < 0)
+    if (find(&loop->watcher, args[0], &fd) == NULL && fd < 0)
         return NULL;
     cap_handle *h = cap_handle_new(loop, args[1], args + 2, nargs - 2, context);
     /* Making it ran Python (debug mode, a collection): nothing that was found holds. */
@@ -272,14 +269,10 @@ PyObject *
 cap_watcher_remove(cap_loop *loop, PyObject *fileobj, bool writer)
 {
     cap_watcher *w = &loop->watcher;
-    int fd, error;
-    cap_watch *watch = find(w, fileobj, &fd, &error);
-    if (watch == NULL) {
-        if (error)
-            return NULL;
-        PyErr_Clear();
-        Py_RETURN_FALSE;
-    }
+    int fd;
+    cap_watch *watch = find(w, fileobj, &fd);
+    if (watch == NULL)
+        return fd < 0 ? NULL : Py_NewRef(Py_False);
     cap_handle *old = take_out(loop, fd, writer);
     if (old == NULL)
         Py_RETURN_FALSE;
@@ -293,14 +286,10 @@ cap_watcher_remove(cap_loop *loop, PyObject *fileobj, bool writer)
 PyObject *
 cap_watcher_lookup(cap_loop *loop, PyObject *fileobj)
 {
-    int fd, error;
-    cap_watch *watch = find(&loop->watcher, fileobj, &fd, &error);
-    if (watch == NULL) {
-        if (error)
-            return NULL;
-        PyErr_Clear();
-        Py_RETURN_NONE;
-    }
+    int fd;
+    cap_watch *watch = find(&loop->watcher, fileobj, &fd);
+    if (watch == NULL)
+        return fd < 0 ? NULL : Py_NewRef(Py_None);
     /* selectors.EVENT_READ is 1, EVENT_WRITE 2 */
     int events = (watch->reader != NULL ? 1 : 0) | (watch->writer != NULL ? 2 : 0);
     PyObject *reader = watch->reader != NULL ? (PyObject *)watch->reader : Py_None;
