@@ -334,7 +334,8 @@ cap_datagrams_sendto(cap_transport *t, PyObject *const *args, Py_ssize_t nargs, 
                                 d->remote);
         address = d->remote;
     }
-    if (d == NULL || t->loop == NULL || t->conn_lost)
+    /* To anybody while the socket is there, also after close(), as with asyncio. */
+    if (d == NULL || t->loop == NULL || (t->conn_lost && d->remote != NULL))
         return cap_transport_write_to_nobody(t);
     if (d->connected)
         address = NULL;

@@ -47,8 +47,10 @@ on_poll(uv_poll_t *poll, int status, int events)
     }
     int wanted = (cap_transport_wants_read(t) ? UV_READABLE : 0) | (t->want_write ? UV_WRITABLE : 0), rc = 0;
     /* Datagrams come behind what is ready already, as with asyncio: what is lost on a
-       protocol that is not prepared for it yet does not come again. */
-    cap_ready *q = t->kind == CAP_DATAGRAM ? &loop->ready : &loop->io;
+       protocol that is not prepared for it yet does not come again. So does the first that
+       a stream reads: who waits for the connection gets it before. */
+    cap_ready *q = t->kind == CAP_DATAGRAM || t->awaited ? &loop->ready : &loop->io;
+    t->awaited = false;
     if (events & wanted & UV_READABLE)
         rc = queue_call(t, q, cap_transport_method(t, CAP_ON_READ), NULL, NULL);
     if (rc == 0 && (events & wanted & UV_WRITABLE))
@@ -536,8 +538,11 @@ cap_transport_start(cap_transport *t, PyObject *const *args, Py_ssize_t nargs)
     t->started = true;
     if (t->loop != NULL && cap_transport_update(t) < 0)
         exc = first_error(exc, t);
-    if (args[1] != Py_None && set_waiter(st, args[1]) < 0)
-        exc = first_error(exc, t);
+    if (args[1] != Py_None) {
+        t->awaited = true;
+        if (set_waiter(st, args[1]) < 0)
+            exc = first_error(exc, t);
+    }
     Py_DECREF((PyObject *)loop);
     if (exc == NULL)
         Py_RETURN_NONE;

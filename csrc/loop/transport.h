@@ -79,6 +79,7 @@ typedef struct cap_transport {
     bool buffered;         /* the protocol gives buffers */
     bool connected;        /* set_protocol() was called */
     bool started;          /* connection_made() has been called */
+    bool awaited;          /* somebody was told of that, and nothing came since */
     bool paused;           /* reading */
     bool closing;
     bool eof_read;

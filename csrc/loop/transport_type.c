@@ -280,8 +280,40 @@ static PyMethodDef datagram_methods[] = {
     {NULL},
 };
 
+/* asyncio's set_write_buffer_limits() has compared them; a float serves there as well. */
+static int
+set_limit(cap_transport *t, PyObject *value, void *offset)
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_TypeError, "a limit of the write buffer cannot be deleted");
+        return -1;
+    }
+    PyObject *number = PyNumber_Check(value) ? PyNumber_Long(value) : NULL;
+    if (number == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_Format(PyExc_TypeError, "a limit of the write buffer is a number, not %R", value);
+        return -1;
+    }
+    Py_ssize_t octets = PyNumber_AsSsize_t(number, NULL); /* NULL: a large one is cut */
+    Py_DECREF(number);
+    if (octets == -1 && PyErr_Occurred())
+        return -1;
+    *(Py_ssize_t *)((char *)t + (intptr_t)offset) = octets;
+    return 0;
+}
+
+static PyObject *
+get_limit(cap_transport *t, void *offset)
+{
+    return PyLong_FromSsize_t(*(Py_ssize_t *)((char *)t + (intptr_t)offset));
+}
+
 static PyGetSetDef transport_getset[] = {
     {"_loop", (getter)get_loop, NULL, PyDoc_STR("None once connection_lost() was called."), NULL},
+    {"_high_water", (getter)get_limit, (setter)set_limit, NULL,
+     (void *)offsetof(cap_transport, high_water)},
+    {"_low_water", (getter)get_limit, (setter)set_limit, NULL,
+     (void *)offsetof(cap_transport, low_water)},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -290,8 +322,6 @@ static PyMemberDef transport_members[] = {
     {"_empty_waiter", T_OBJECT, offsetof(cap_transport, empty_waiter), 0, NULL},
     {"_context", T_OBJECT, offsetof(cap_transport, context), READONLY, NULL},
     {"_protocol_paused", T_BOOL, offsetof(cap_transport, protocol_paused), 0, NULL},
-    {"_high_water", T_PYSSIZET, offsetof(cap_transport, high_water), 0, NULL},
-    {"_low_water", T_PYSSIZET, offsetof(cap_transport, low_water), 0, NULL},
     {"_conn_lost", T_UINT, offsetof(cap_transport, conn_lost), READONLY, NULL},
     {"_closing", T_BOOL, offsetof(cap_transport, closing), READONLY, NULL},
     {"_paused", T_BOOL, offsetof(cap_transport, paused), READONLY, NULL},

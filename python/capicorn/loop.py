@@ -340,7 +340,7 @@ class Loop(_core.Loop, _SelectorEventLoop):
         if not getattr(transport, "_start_tls_compatible", False):
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
         mend_transport(transport)
-        waiter = self.create_future()
+        waiter: asyncio.Future[None] | None = self.create_future()
         tls = TLSProtocol(
             self,
             protocol,
@@ -353,14 +353,22 @@ class Loop(_core.Loop, _SelectorEventLoop):
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         transport.pause_reading()  # until the handshake can begin
+        if server_side and isinstance(protocol, asyncio.StreamReaderProtocol):
+            # A client that has begun already (gh-142352).
+            buffer = getattr(getattr(protocol, "_stream_reader", None), "_buffer", None)
+            if buffer:
+                tls._incoming.write(buffer)
+                buffer.clear()
         transport.set_protocol(tls)
         handles = self.call_soon(tls.connection_made, transport), self.call_soon(transport.resume_reading)
         try:
+            assert waiter is not None
             await waiter
         except BaseException:
             transport.close()
             for handle in handles:
                 handle.cancel()
+            waiter = None  # it holds the exception, which holds this frame
             raise
         return tls._app_transport
 
@@ -460,7 +468,7 @@ class Loop(_core.Loop, _SelectorEventLoop):
                     context["protocol"] = protocol
                 self.call_exception_handler(context)
 
-    # The end of a process comes from a thread (3.11); its protocol hears of it in its own context.
+    # The end of a process may come from a thread (3.11); its protocol hears of it in its own context.
 
     async def _make_subprocess_transport(self, protocol: asyncio.BaseProtocol, *args: Any, **kwargs: Any) -> Any:
         self._children[id(protocol)] = context = contextvars.copy_context()
@@ -473,7 +481,14 @@ class Loop(_core.Loop, _SelectorEventLoop):
 
     def _child_watcher_callback(self, pid: int, returncode: int, transport: Any) -> None:
         context = getattr(transport, "_context", None) or self._children.get(id(transport._protocol))
-        self.call_soon_threadsafe(transport._process_exited, returncode, context=context)
+        if self._thread_id == threading.get_ident():
+            # Known at once: nobody sends a signal to a process that is gone, and whose number may be another's.
+            if context is None:
+                transport._process_exited(returncode)
+            else:
+                context.copy().run(transport._process_exited, returncode)
+        else:
+            self.call_soon_threadsafe(transport._process_exited, returncode, context=context)
 
     # Names that are addresses already: the system's answer comes at once, without a thread. Other names are looked up
     # in threads that need no GIL, unless an application has put something of its own into the way.
@@ -617,10 +632,11 @@ class Loop(_core.Loop, _SelectorEventLoop):
     # What C calls when something is out of the ordinary.
 
     def _callback_failed(self, handle: asyncio.Handle, exc: BaseException) -> None:
+        callback, args = _as_asyncio_calls(handle._callback, handle._args)
         if _FORMAT_TAKES_DEBUG:
-            source = format_helpers._format_callback_source(handle._callback, handle._args, debug=self._debug)
+            source = format_helpers._format_callback_source(callback, args, debug=self._debug)
         else:
-            source = format_helpers._format_callback_source(handle._callback, handle._args)
+            source = format_helpers._format_callback_source(callback, args)
         context: dict[str, Any] = {"message": f"Exception in callback {source}", "exception": exc, "handle": handle}
         if handle._source_traceback:
             context["source_traceback"] = handle._source_traceback
@@ -631,6 +647,19 @@ class Loop(_core.Loop, _SelectorEventLoop):
             base_events.logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), seconds)
 
 
+def _as_asyncio_calls(callback: Any, args: Any) -> tuple[Any, Any]:
+    """What a transport's handle calls, for people: the protocol's method where asyncio has a handle for that."""
+    if not args or not isinstance(args[0], _TRANSPORTS):
+        return callback, args
+    name = getattr(callback, "__name__", "")
+    if name == "_start":
+        return args[1].connection_made, args[:1]
+    if name == "_call_eof":
+        return args[0].get_protocol().eof_received, ()
+    return getattr(args[0], name, callback), args[1:]
+
+
+_TRANSPORTS = (StreamTransport, ReadPipeTransport, WritePipeTransport, DatagramTransport)
 _FORMAT_TAKES_DEBUG = "debug" in (format_helpers._format_callback_source.__kwdefaults__ or {})
 
 

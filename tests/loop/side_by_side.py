@@ -31,6 +31,15 @@ SAME = [
     (r"'127\.0\.0\.1', \d+", "'127.0.0.1', N"),
     (r"\bpid=\d+", "pid=N"),
     (r"Task-\d+", "Task-N"),
+    # which handle it was, and what polls just then
+    (r"handle=<Handle [^\n]*?>, message", "message"),
+    (r"_(?:read|write)_ready\([^()]*\)", "_ready()"),
+    (r"\b\w+\._ready\(\)|protocol\.datagram_received\(\)", "what reads"),
+    (r"\b\w+\._call_connection_lost\b", "_call_connection_lost"),
+    (r"write=<(?:polling|idle)", "write=<"),
+    (r"bufsize=\d+", "bufsize=N"),
+    (r"(PipeTransport closed fd=N) closed", r"\1"),
+    (r"<_?(?:Unix|Selector|Stream|Read|Write|Datagram)[^<>]*\.\.\.[^<>]*(?:<[^<>]*>)?>+\)", "<...>)"),
     # what kinds are called
     (r"\b_?(?:UnixSelectorEventLoop|Loop)\b", "Loop"),
     (r"\b(?:_SelectorSocketTransport|StreamTransport|AcceptedTransport)\b", "StreamTransport"),
@@ -107,7 +116,7 @@ class Seen(logging.Handler):
         """An exception handler: notes all of the context."""
         parts = []
         for key, value in sorted(context.items()):
-            parts.append(f"{key}={told(value)}" if isinstance(value, BaseException) else f"{key}={same(repr(value))}")
+            parts.append(f"{key}={told(value) if isinstance(value, BaseException) else repr(value)}")
         self.note("error:", ", ".join(parts))
 
     def on_unraisable(self, args: Any) -> None:
