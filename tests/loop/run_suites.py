@@ -5,7 +5,7 @@
     python tests/loop/run_suites.py anyio|aiohttp|websockets|redis|asyncpg [TEST ...]
 
 `uvloop` takes the tests of uvloop's source distribution (fetched with pip, as for the build; or a folder given by
-`--source`), `cpython` the package test.test_asyncio of the Python that runs this, the others the tests of
+`--source`; they want psutil, pyOpenSSL and aiohttp), `cpython` the package test.test_asyncio of the Python that runs this, the others the tests of
 projects that stand on an event loop (client_suites.py; servers that they need have to be installed). `--loop asyncio`
 puts nothing in place, `--loop uvloop` uvloop: the figures to compare with. `-k PATTERN` takes the tests whose name
 contains it. `--json` keeps how each test ended, for `--against` in a run with another loop.
