@@ -23,6 +23,7 @@ from capicorn.settings import UnsupportedSettingError as UnsupportedSettingError
 
 if TYPE_CHECKING:
     import asyncio
+    import ssl
     from configparser import RawConfigParser
     from pathlib import Path
     from typing import Unpack
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 STARTUP_FAILURE = 3
 """Exit code when the application or the socket is not to be had."""
+
+_IN_C = "Config.{}: Capicorn's HTTP and WebSocket are in C; there is no protocol class to derive from or to replace."
 
 LOG_LEVELS: dict[str, int] = {
     "critical": logging.CRITICAL,
@@ -465,6 +468,26 @@ class Config:
             sys.exit(STARTUP_FAILURE)
         return found
 
+    # uvicorn's protocol classes, which others derive from or put their own in the place of.
+
+    @property
+    def http_protocol_class(self) -> NoReturn:
+        raise AttributeError(_IN_C.format("http_protocol_class"))
+
+    @http_protocol_class.setter
+    def http_protocol_class(self, value: Any) -> NoReturn:
+        raise AttributeError(_IN_C.format("http_protocol_class"))
+
+    @property
+    def ws_protocol_class(self) -> None:
+        """None with `ws="none"`, as in uvicorn. Otherwise AttributeError."""
+        if self.ws != "none":
+            raise AttributeError(_IN_C.format("ws_protocol_class"))
+
+    @ws_protocol_class.setter
+    def ws_protocol_class(self, value: Any) -> NoReturn:
+        raise AttributeError(_IN_C.format("ws_protocol_class"))
+
     def setup_event_loop(self) -> NoReturn:
         raise AttributeError("Config.setup_event_loop() is gone, in uvicorn as here; use Config.get_loop_factory().")
 
@@ -547,6 +570,35 @@ class Config:
             args = ("https" if self.is_ssl else "http", host, self.port or sock.getsockname()[1])  # type: ignore[assignment]
             what = "Capicorn running on "
         logger.info(what + where + tail, *args, extra={"color_message": what + style(where, bold=True) + tail})
+
+
+class UvicornDeprecationWarning(UserWarning):
+    """Never issued here; filters of warnings name it."""
+
+
+def create_ssl_context(
+    certfile: str | os.PathLike[str],
+    keyfile: str | os.PathLike[str] | None,
+    password: str | None,
+    ssl_version: int,
+    cert_reqs: int,
+    ca_certs: str | os.PathLike[str] | None,
+    ciphers: str | None,
+    alpn_protocols: list[str] | None = None,
+) -> ssl.SSLContext:
+    """The ssl.SSLContext of a server, as uvicorn's function of that name makes it. Raises ssl.SSLError and OSError."""
+    import ssl
+
+    context = ssl.SSLContext(ssl_version)
+    context.load_cert_chain(certfile, keyfile, password or None)
+    context.verify_mode = ssl.VerifyMode(cert_reqs)
+    if ca_certs:
+        context.load_verify_locations(ca_certs)
+    if ciphers:
+        context.set_ciphers(ciphers)
+    if alpn_protocols:
+        context.set_alpn_protocols(alpn_protocols)
+    return context
 
 
 # ---- arguments

@@ -39,13 +39,16 @@ SUBMODULES = {
     "supervisors.multiprocess": "capicorn.supervisors.multiprocess",
     "supervisors.statreload": "capicorn.supervisors.statreload",
 }
+LOOPS = {"auto": "auto_loop_factory", "asyncio": "asyncio_loop_factory", "uvloop": "uvloop_loop_factory"}
+"""What `uvicorn.loops.NAME` has: a function that gives what makes a loop."""
+
 PACKAGES = ("lifespan", "loops", "middleware", "protocols", "protocols.http", "protocols.websockets")
 EMPTY = (
-    *(f"loops.{name}" for name in ("auto", "asyncio", "uvloop")),
     *(f"protocols.http.{name}" for name in ("auto", "h11_impl", "httptools_impl")),
     *(f"protocols.websockets.{name}" for name in ("auto", "websockets_impl", "websockets_sansio_impl", "wsproto_impl")),
 )
-"""Imported for a bundler's sake (PyInstaller), without a look at what is inside."""
+"""Imported for a bundler's sake (PyInstaller), without a look at what is inside: uvicorn's protocols, which are in C
+here."""
 
 LATER = {
     "supervisors.watchfilesreload": ("capicorn.supervisors.watchfilesreload", {"WatchFilesReload": "WatchFilesReload"}),
@@ -83,6 +86,10 @@ def install(shadow: bool = False) -> bool:
         modules[f"uvicorn.{name}"] = _module(f"uvicorn.{name}", package=True)
     for name in EMPTY:
         modules[f"uvicorn.{name}"] = _module(f"uvicorn.{name}", package=False)
+        vars(modules[f"uvicorn.{name}"])["__getattr__"] = _no_protocol(f"uvicorn.{name}")
+    for name, function in LOOPS.items():
+        modules[f"uvicorn.loops.{name}"] = _module(f"uvicorn.loops.{name}", package=False)
+        vars(modules[f"uvicorn.loops.{name}"])[function] = _loop_factory(name, function)
     for name, own in SUBMODULES.items():
         modules[f"uvicorn.{name}"] = importlib.import_module(own)
     modules["uvicorn._compat"] = _module("uvicorn._compat", package=False)
@@ -140,6 +147,29 @@ def _any_type(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module 'uvicorn._types' has no attribute {name!r}")
     return Any
+
+
+def _no_protocol(module: str) -> Callable[[str], Any]:
+    def lookup(name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        raise AttributeError(
+            f"{module}.{name}: Capicorn's HTTP and WebSocket are in C; it has none of uvicorn's protocols"
+        )
+
+    return lookup
+
+
+def _loop_factory(loop: str, name: str) -> Callable[..., Any]:
+    def factory(use_subprocess: bool = False) -> Callable[[], asyncio.AbstractEventLoop]:
+        if loop == "auto":
+            return importlib.import_module("capicorn.loop").new_event_loop  # type: ignore[no-any-return]
+        if loop == "asyncio":
+            return asyncio.SelectorEventLoop
+        return importlib.import_module(loop).new_event_loop  # type: ignore[no-any-return]
+
+    factory.__name__ = factory.__qualname__ = name
+    return factory
 
 
 def _share_logging_names(config: dict[str, Any]) -> None:

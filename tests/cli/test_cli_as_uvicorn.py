@@ -75,6 +75,90 @@ def test_names_are_our_objects_also_where_uvicorn_is_installed(run_python: Run, 
     assert done.stdout == "0.54.0\n"
 
 
+PROTOCOLS = """
+from capicorn.uvicorn_names import install
+assert install(shadow=True)
+import asyncio, capicorn, uvicorn
+from uvicorn.config import UvicornDeprecationWarning, create_ssl_context
+from uvicorn.main import INTERFACES, LIFESPAN, LOGGING_CONFIG, LOG_LEVELS, SSL_PROTOCOL_VERSION, STARTUP_FAILURE
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.loops.auto import auto_loop_factory
+from uvicorn.loops.asyncio import asyncio_loop_factory
+from uvicorn.loops.uvloop import uvloop_loop_factory
+import uvicorn.protocols.http.h11_impl
+assert auto_loop_factory(use_subprocess=True) is capicorn.new_event_loop
+assert asyncio_loop_factory() is asyncio.SelectorEventLoop
+assert uvloop_loop_factory.__name__ == "uvloop_loop_factory"
+
+async def app(scope, receive, send): ...
+
+config = uvicorn.Config(app, log_config=None)
+config.load()
+def refused(function, *args):
+    try:
+        function(*args)
+    except AttributeError as exc:
+        assert "in C" in str(exc), exc
+    else:
+        raise AssertionError(function)
+for name in ("http_protocol_class", "ws_protocol_class"):
+    assert not hasattr(config, name)
+    refused(getattr, config, name)
+    refused(setattr, config, name, object)
+assert uvicorn.Config(app, log_config=None, ws="none").ws_protocol_class is None
+refused(getattr, uvicorn.protocols.http.h11_impl, "H11Protocol")
+try:
+    from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+except ImportError:
+    print("done")
+"""
+
+
+def test_what_is_there_of_protocols_and_loops(run_python: Run) -> None:
+    """What is in C cannot be derived from or replaced, and says so."""
+    done = run_python(PROTOCOLS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "done\n"
+
+
+TRANSPORTS = """
+import asyncio, os, sys
+from capicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+import capicorn
+
+class Plain(asyncio.Transport):  # of a test, or of a loop that gives no sockets
+    def __init__(self, **extra):
+        super().__init__(extra)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    transport, _ = await loop.create_connection(asyncio.Protocol, *address)
+    assert get_remote_addr(transport) == address and not is_ssl(transport)
+    assert get_local_addr(transport)[0] == "127.0.0.1" and get_local_addr(transport)[1] != address[1]
+    transport.abort()
+    server.close()
+    server = await loop.create_unix_server(asyncio.Protocol, "socket")
+    transport, _ = await loop.create_unix_connection(asyncio.Protocol, "socket")
+    assert get_remote_addr(transport) is None and get_local_addr(Plain(socket=server.sockets[0])) == ("socket", None)
+    transport.abort()
+    server.close()
+
+with asyncio.Runner(loop_factory=capicorn.new_event_loop) as runner:
+    runner.run(main())
+assert get_remote_addr(Plain(peername=["::1", "80"])) == ("::1", 80)
+assert get_remote_addr(Plain(peername=None)) is None is get_local_addr(Plain())
+assert get_local_addr(Plain(sockname="/a/path")) == ("/a/path", None)
+assert is_ssl(Plain(sslcontext=object()))
+"""
+
+
+def test_what_helpers_say_of_a_transport(run_python: Run, folder: Path) -> None:
+    done = run_python(TRANSPORTS)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_import_does_not_hide_an_installed_uvicorn_but_warns(run_python: Run, installed: Path) -> None:
     done = run_python(
         "import sys; sys.path.insert(0, ''); import capicorn.as_uvicorn, uvicorn; print(uvicorn.__version__)"
