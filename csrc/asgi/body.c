@@ -1,11 +1,10 @@
 #include "asgi/body.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 #include "base/mem.h"
 
-#define USUAL (4 << 20)
+#define USUAL (4 << 20) /* octets: what several connections gather at a time */
 
 static size_t
 capacity(const cap_body *b)
@@ -30,29 +29,13 @@ fit(cap_body *b)
     return b->len == capacity(b) ? 0 : resize(b, b->len);
 }
 
-/* glibc gives the heap's end back to the kernel when 128 KiB of it are free, and has to get it
-   again, cleared page by page, for the next pieces: a fifth of what an upload costs. When a block
-   of its own mapping was freed it takes blocks of that size for usual and lets twice as much lie
-   (mallopt(3), M_MMAP_THRESHOLD). Others do not mind. */
-static void
-ready_malloc(void)
-{
-    static bool done; /* the GIL guards it */
-    char *p = done ? NULL : cap_malloc(USUAL);
-    done = true;
-    if (p != NULL) {
-        *(volatile char *)p = 0; /* or the compiler leaves both out */
-        cap_free(p);
-    }
-}
-
 char *
 cap_body_room(const cap_body *b, PyObject **room, uint64_t left, size_t *len)
 {
     if (left < CAP_BODY_DIRECT || b->bytes != NULL)
         return NULL;
     if (*room == NULL) {
-        ready_malloc();
+        cap_mem_expect(USUAL);
         *room = PyBytes_FromStringAndSize(NULL, CAP_BODY_READ + CAP_BODY_REST);
         if (*room == NULL) {
             PyErr_Clear();

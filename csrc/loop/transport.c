@@ -360,10 +360,7 @@ cap_transport_need_buffer(cap_loop *loop)
 {
     if (loop->read_buffer != NULL)
         return 0;
-    /* glibc's malloc takes what is freed from the top of the heap back to the kernel
-       above 128 KiB, and messages of 100 KiB then cost a page fault for each 4 KiB.
-       A large block that was freed once makes it keep twice as much. */
-    cap_free(cap_malloc(CAP_TRANSPORT_READ));
+    cap_mem_expect(CAP_TRANSPORT_READ); /* messages */
     loop->read_buffer = cap_malloc(CAP_TRANSPORT_READ);
     if (loop->read_buffer == NULL) {
         PyErr_NoMemory();
