@@ -184,6 +184,31 @@ def test_socket_activation_with_two_sockets(launch: Launch, tmp_path: Path, work
     assert path.exists(), "the file is systemd's"
 
 
+def test_the_file_of_systemds_socket_stays_after_an_upgrade(launch: Launch, tmp_path: Path) -> None:
+    path, pidfile = tmp_path / "s", tmp_path / "pid"
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(path))
+        one.listen()
+        p = Passing(one)
+        options = ("--workers", "2", "--pid", str(pidfile))
+        server = launch(APP, *options, pass_fds=p.fds, template=p.template)
+        old = int(pidfile.read_text())
+        os.kill(old, signal.SIGUSR2)
+        end = time.monotonic() + 20
+        while not pidfile.exists() or int(pidfile.read_text()) == old:
+            assert time.monotonic() < end, server.log.text()
+            time.sleep(0.05)
+        new = int(pidfile.read_text())
+        os.kill(old, signal.SIGTERM)
+        assert server.wait() == 0
+        assert told(str(path))["client"] is None
+        os.kill(new, signal.SIGTERM)
+        while Path(f"/proc/{new}").exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    assert path.exists(), "the file is systemd's"
+
+
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")])
 def test_sockets_by_their_names(launch: Launch, tmp_path: Path, workers: tuple[str, ...]) -> None:
     with socket.socket() as web, socket.socket() as other, socket.socket() as second:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 FDS = "CAPICORN_FDS"
 """In the environment of a new supervisor that takes over: the numbers of the descriptors, divided by commas."""
 
+FDS_INHERITED = "CAPICORN_FDS_INHERITED"
+"""Set when they had been systemd's: the files of Unix sockets among them stay."""
+
 UPGRADED_FROM = "CAPICORN_UPGRADED_FROM"
 """And the process it takes over from."""
 
@@ -21,13 +24,15 @@ UPGRADED_FROM = "CAPICORN_UPGRADED_FROM"
 def open_sockets(config: Config) -> list[socket.socket]:
     """Inherited ones (from the supervisor that was upgraded, or systemd's LISTEN_FDS), else new ones. Raises
     OSError."""
-    text = os.environ.pop(FDS, "")
+    text, were_inherited = os.environ.pop(FDS, ""), FDS_INHERITED in os.environ
+    os.environ.pop(FDS_INHERITED, None)
     if not text:
         found = systemd.take_sockets(config.socket_names)
         config.inherited = bool(found)
         if not found or (config.socket_names and config.addresses):
             found += config.bind_sockets()
         return found
+    config.inherited = were_inherited
     found = []
     for number in text.split(","):
         os.set_inheritable(int(number), False)

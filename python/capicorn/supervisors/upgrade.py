@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from capicorn.supervisors.signals import Blocked
-from capicorn.supervisors.sockets import FDS, UPGRADED_FROM
+from capicorn.supervisors.sockets import FDS, FDS_INHERITED, UPGRADED_FROM
 
 if TYPE_CHECKING:
     from capicorn.supervisors.arbiter import Arbiter
@@ -21,6 +21,8 @@ def start_upgrade(arbiter: Arbiter) -> int:
     command = [sys.executable, *sys.orig_argv[1:]]
     environment = dict(os.environ)
     environment[FDS] = ",".join(str(sock.fileno()) for sock in arbiter.sockets)
+    if arbiter.config.inherited:
+        environment[FDS_INHERITED] = "1"
     environment[UPGRADED_FROM] = str(arbiter.pid)
     if arbiter.pidfile is not None:
         arbiter.pidfile.rename(arbiter.pidfile.path + ".oldbin")
