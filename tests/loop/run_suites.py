@@ -5,10 +5,10 @@
     python tests/loop/run_suites.py anyio|aiohttp|websockets|redis|asyncpg [TEST ...]
 
 `uvloop` takes the tests of uvloop's source distribution (fetched with pip, as for the build; or a folder given by
-`--source`; they want psutil, pyOpenSSL and aiohttp), `cpython` the package test.test_asyncio of the Python that runs this, the others the tests of
-projects that stand on an event loop (client_suites.py; servers that they need have to be installed). `--loop asyncio`
-puts nothing in place, `--loop uvloop` uvloop: the figures to compare with. `-k PATTERN` takes the tests whose name
-contains it. `--json` keeps how each test ended, for `--against` in a run with another loop.
+`--source`; they want psutil, pyOpenSSL and aiohttp, and SIGHUP not ignored, as nohup does), `cpython` the package
+test.test_asyncio of the Python that runs this, the others the tests of projects that stand on an event loop
+(client_suites.py; servers that they need have to be installed). `--loop asyncio` puts nothing in place, `--loop uvloop`
+uvloop: the figures to compare with. `-k PATTERN` takes the tests whose name contains it. `--json` keeps how each test ended, for `--against` in a run with another loop.
 
 A test that is left out is named in a file of exclusions/, with its reason: a pattern as fnmatch understands it, then
 `#` and the reason; `[3.14+]` or `[<3.12]` in front limits it to versions of Python.
