@@ -213,12 +213,15 @@ read_into(cap_stream_tls *t, const uv_buf_t *buf)
     return n;
 }
 
-/* Hand the owner all plaintext that there is. The owner may close us in between. */
+/* Hand the owner all plaintext that there is. `fresh`: ciphertext has just come. The owner may
+   close us in between. */
 static void
-pump_in(cap_stream_tls *t)
+pump_in(cap_stream_tls *t, bool fresh)
 {
-    while (t->stage == OPEN && t->reading) {
-        if (all_is_read(t)) {
+    t->unread = true;
+    for (; t->stage == OPEN && t->reading; fresh = false) {
+        if (!fresh && all_is_read(t)) {
+            t->unread = false;
             pump_answers(t);
             return;
         }
@@ -229,6 +232,7 @@ pump_in(cap_stream_tls *t)
         PyObject *n = read_into(t, &buf);
         if (n == NULL) {
             if (wants_more()) {
+                t->unread = false;
                 pump_answers(t);
                 return;
             }
@@ -294,7 +298,7 @@ on_inner_read(cap_stream *inner, const char *data, ssize_t n)
     bool shakes = t->stage == HANDSHAKE;
     if (shakes && !shake(t))
         return;
-    pump_in(t);
+    pump_in(t, !shakes);
     if (shakes)
         pump_answers(t);
 }
@@ -337,8 +341,8 @@ static void
 op_resume(cap_stream *s)
 {
     cap_stream_tls *t = self_of(s);
-    if (t->stage == OPEN && t->reading)
-        pump_in(t);
+    if (t->stage == OPEN && t->reading && t->unread)
+        pump_in(t, false);
 }
 
 static int

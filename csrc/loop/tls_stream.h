@@ -24,6 +24,7 @@ typedef struct cap_stream_tls {
     uint8_t stage;
     bool reading;        /* the owner wants bytes */
     bool shut;           /* our side ends as soon as what was written, close_notify, is out */
+    bool unread;         /* ssl may hold something for the owner */
     bool ended;          /* the peer's half of the connection, with close_notify or without */
     bool begun;          /* its first octet has come */
     bool plain;          /* the peer speaks HTTP without TLS: `read` was told UV_EPROTO, nothing was
