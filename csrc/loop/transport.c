@@ -262,7 +262,8 @@ cap_transport_lost(cap_transport *t, PyObject *exc)
     cap_loop_state *ls = cap_loop_state_of(st);
     PyObject *done = Py_None, *failed = NULL, *protocol = t->protocol;
     Py_INCREF((PyObject *)t);
-    t->conn_lost++;
+    if (t->conn_lost == 0)
+        t->conn_lost = 1;
     t->closing = true;
     if (t->connected && protocol != NULL) {
         Py_INCREF(protocol);

@@ -190,8 +190,8 @@ class Loop(_core.Loop, _SelectorEventLoop):
 
     On purpose other than there (tests/loop/side_by_side.py compares them): a timer's when() is a float, and NaN is
     refused; what a transport cannot write raises at once, and the connection goes on; what is written leaves at the
-    turn's end, as with uvloop, and what waits to be written is a copy; an accepted connection for which no protocol could be made is closed; a datagram that has no address is an
-    error_received().
+    turn's end, as with uvloop, and what waits to be written is a copy; an accepted connection for which no protocol
+    could be made is closed; a datagram that has no address is an error_received().
     """
 
     _anyio_threads: AnyIOThreads | None = None
