@@ -56,8 +56,9 @@ typedef struct cap_conn {
     bool used;                   /* a request was served on it */
     bool body_ended;             /* of the request being answered */
     bool rests;                  /* `claim` says so; whoever works on it takes it back first */
-    uint8_t gathered;            /* `out` is in the reactor's outbox, in this place from 1 on, and is
-                                    taken back before it is touched; 0: it is not */
+    uint8_t gathered;            /* `out`, or what TLS holds of it, is in the reactor's outbox, in
+                                    this place from 1 on, and is taken back before it is touched; 0:
+                                    it is not */
     bool moved;                  /* it is another process's now: only to be closed */
     bool adopted;                /* another process may have it open still */
     bool cut;                    /* content that only the connection's end delimits is not whole */

@@ -169,6 +169,12 @@ cap_conn_take_output(cap_conn *c)
     bool rests;
     size_t sent = cap_outbox_take(c->server->reactor->outbox, c->gathered - 1u, &rests);
     c->gathered = 0;
+    cap_stream_tls *t = cap_conn_tls(c);
+    if (t != NULL) { /* it leaves now: others only know of plaintext that waits */
+        cap_stream_tls_release(t, sent);
+        watch_progress(c);
+        return;
+    }
     if (sent != 0) {
         cap_tally_add(&c->server->tally->octets_out, sent);
         cap_buffer_consume(&c->work->out, sent);
@@ -199,6 +205,25 @@ cap_conn_hurry(cap_reactor *r, uint64_t now)
         cap_reactor_flush(r);
 }
 
+/* The ciphertext of the output, which is held back. False: there is none, and the connection ends. */
+static bool
+seal(cap_conn *c, cap_stream_tls *t, const char **data, size_t *len)
+{
+    size_t plain = *len;
+    Py_INCREF(c);
+    int rc = cap_stream_tls_hold(t, *data, plain, data, len);
+    bool open = cap_conn_open(c);
+    if (open && rc < 0) {
+        write_failed(c);
+    } else if (open) {
+        cap_tally_add(&c->server->tally->octets_out, plain);
+        c->work->out.len = 0;
+        c->work->due_send = 0;
+    }
+    Py_DECREF(c);
+    return open && rc == 0;
+}
+
 void
 cap_conn_flush_together(cap_conn *c)
 {
@@ -206,7 +231,7 @@ cap_conn_flush_together(cap_conn *c)
     cap_outbox *o = r->outbox;
     const cap_conn_work *w = c->work;
     if (o == NULL || c->state != CAP_CONN_IDLE || w->out.len == 0 || w->out.len > CAP_LOW_WATER ||
-        w->in.len != 0 || cap_conn_tls(c) != NULL || cap_stream_unwritten(c->io) != 0 ||
+        w->in.len != 0 || cap_stream_unwritten(c->io) != 0 ||
         !cap_outbox_wants(o)) {
         cap_conn_flush(c);
         return;
@@ -221,13 +246,24 @@ cap_conn_flush_together(cap_conn *c)
         if (!same)
             return;
     }
+    const char *data = c->work->out.data;
+    size_t len = c->work->out.len;
+    cap_stream_tls *t = cap_conn_tls(c);
+    if (t != NULL) {
+        if (!seal(c, t, &data, &len)) /* may run Python */
+            return;
+        if (r->outbox != o || cap_outbox_is_full(o)) {
+            cap_stream_tls_release(t, 0);
+            watch_progress(c);
+            return;
+        }
+    }
     if (!r->gathered) {
         o->since = uv_hrtime();
         o->leave = leave;
         r->gathered = true;
     }
-    const cap_buffer *out = &c->work->out;
-    unsigned place = cap_outbox_put(o, cap_stream_fd(c->io), out->data, out->len, cap_conn_prepare_rest(c), c);
+    unsigned place = cap_outbox_put(o, cap_stream_fd(c->io), data, len, cap_conn_prepare_rest(c), c);
     c->gathered = (uint8_t)(place + 1);
 }
 

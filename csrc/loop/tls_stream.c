@@ -1,5 +1,6 @@
 #include "loop/tls_stream.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -76,19 +77,24 @@ call_with(PyObject *object, PyObject *name, const char *data, size_t len)
 
 /* --- ciphertext out ----------------------------------------------------------------- */
 
-/* Send what ssl has put into the outgoing BIO. `token`: told `written` when it has
+/* What ssl has put into the outgoing BIO; NULL without memory. */
+static PyObject *
+take_out(cap_stream_tls *t)
+{
+    PyObject *bytes = call(t->outgoing, strings(t)->read, NULL);
+    if (bytes == NULL)
+        forget_error(t);
+    return bytes;
+}
+
+/* Send `bytes`, which are given away, from `from` on. `token`: told `written` when it has
    left, if anything has to wait. 1: all has left, or waits without a token; 0: it
    waits with the token; UV_E... */
 static int
-pump_out(cap_stream_tls *t, void *token)
+send_bytes(cap_stream_tls *t, PyObject *bytes, size_t from, void *token)
 {
-    PyObject *bytes = call(t->outgoing, strings(t)->read, NULL);
-    if (bytes == NULL) {
-        forget_error(t);
-        return UV_ENOMEM;
-    }
-    size_t len = (size_t)PyBytes_GET_SIZE(bytes), sent = 0;
-    uv_buf_t buf = {.base = PyBytes_AS_STRING(bytes), .len = len};
+    size_t len = (size_t)PyBytes_GET_SIZE(bytes) - from, sent = 0;
+    uv_buf_t buf = {.base = PyBytes_AS_STRING(bytes) + from, .len = len};
     if (len != 0 && cap_stream_unwritten(t->inner) == 0) {
         ssize_t n = cap_stream_try_write(t->inner, &buf, 1);
         if (n < 0) {
@@ -116,6 +122,15 @@ pump_out(cap_stream_tls *t, void *token)
         return rc;
     }
     return token == NULL;
+}
+
+/* The same of all that ssl has put into the outgoing BIO. */
+static int
+pump_out(cap_stream_tls *t, void *token)
+{
+    assert(t->held == NULL);
+    PyObject *bytes = take_out(t);
+    return bytes != NULL ? send_bytes(t, bytes, 0, token) : UV_ENOMEM;
 }
 
 static void
@@ -179,7 +194,13 @@ shake(cap_stream_tls *t)
 static void
 pump_answers(cap_stream_tls *t)
 {
-    int sent = t->stage == OPEN || t->stage == ENDED ? pump_out(t, NULL) : 0;
+    if (t->stage != OPEN && t->stage != ENDED)
+        return;
+    if (t->held != NULL) { /* behind that */
+        t->answers = true;
+        return;
+    }
+    int sent = pump_out(t, NULL);
     if (sent < 0)
         broken(t, sent);
 }
@@ -432,7 +453,9 @@ op_write(cap_stream *s, const uv_buf_t *bufs, unsigned n, void *token)
 static size_t
 op_unwritten(const cap_stream *s)
 {
-    return cap_stream_unwritten(self_of(s)->inner);
+    const cap_stream_tls *t = self_of(s);
+    size_t held = t->held != NULL ? (size_t)PyBytes_GET_SIZE(t->held) : 0;
+    return cap_stream_unwritten(t->inner) + held;
 }
 
 static int
@@ -519,6 +542,7 @@ void
 cap_stream_tls_free(cap_stream_tls *t)
 {
     Py_CLEAR(t->raw);
+    Py_CLEAR(t->held);
     Py_CLEAR(t->info);
     Py_CLEAR(t->object);
     Py_CLEAR(t->incoming);
@@ -529,4 +553,34 @@ bool
 cap_stream_tls_ready(const cap_stream_tls *t)
 {
     return t->stage == OPEN || t->stage == ENDED;
+}
+
+int
+cap_stream_tls_hold(cap_stream_tls *t, const char *data, size_t len, const char **out,
+                    size_t *out_len)
+{
+    assert(t->held == NULL && cap_stream_unwritten(t->inner) == 0);
+    if (t->stage == HANDSHAKE || t->stage == BROKEN)
+        return UV_ECONNABORTED;
+    int rc = encrypt(t, data, len);
+    PyObject *bytes = rc == 0 ? take_out(t) : NULL;
+    if (bytes == NULL)
+        return rc < 0 ? rc : UV_ENOMEM;
+    t->held = bytes;
+    *out = PyBytes_AS_STRING(bytes);
+    *out_len = (size_t)PyBytes_GET_SIZE(bytes);
+    return 0;
+}
+
+void
+cap_stream_tls_release(cap_stream_tls *t, size_t sent)
+{
+    PyObject *bytes = t->held;
+    t->held = NULL;
+    int rc = bytes != NULL ? send_bytes(t, bytes, sent, NULL) : 0;
+    if (rc >= 0 && t->answers)
+        rc = pump_out(t, NULL);
+    t->answers = false;
+    if (rc < 0)
+        t->stage = BROKEN;
 }

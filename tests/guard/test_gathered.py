@@ -12,12 +12,14 @@ import pytest
 
 from ..harness.client import Client
 from ..harness.process import ServerProcess
+from ..tls.client import TLSClient, context
+from ..tls.conftest import Certificates, certificates
 from ..workers.conftest import Workers
 from .conftest import Guarded, Launch
 from .test_rescue import SOON, ask, said
 from .test_rescue import launch as launch_workers
 
-__all__ = ["launch_workers"]
+__all__ = ["certificates", "launch_workers"]
 
 pytestmark = pytest.mark.ours
 
@@ -47,10 +49,17 @@ def at_once(server: ServerProcess | Workers, pid: int, targets: list[tuple[Clien
     return begun
 
 
-@pytest.mark.parametrize("how", ["/sleep", "/compute", "/hold"])
-def test_they_do_not_wait_for_a_request_that_blocks(guarded: Launch, how: str) -> None:
-    server: Guarded = guarded(app=APP)
-    clients = [server.connect() for _ in range(MANY + 1)]
+@pytest.mark.parametrize("how", ["/sleep", "/compute", "/hold", "/sleep over TLS"])
+def test_they_do_not_wait_for_a_request_that_blocks(guarded: Launch, how: str, request: pytest.FixtureRequest) -> None:
+    how, _, over = how.partition(" ")
+    if over:
+        files: Certificates = request.getfixturevalue("certificates")
+        server: Guarded = guarded("--ssl-certfile", files.cert, "--ssl-keyfile", files.key, app=APP)
+        trusting = context(files.ca)
+        clients: list[Client] = [TLSClient(("127.0.0.1", server.port), trusting) for _ in range(MANY + 1)]
+    else:
+        server = guarded(app=APP)
+        clients = [server.connect() for _ in range(MANY + 1)]
     try:
         for client in clients:
             ask(client)
