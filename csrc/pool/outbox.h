@@ -13,7 +13,7 @@
 
 #include "pool/claims.h"
 
-#define CAP_OUTBOX_SIZE 64
+#define CAP_OUTBOX_SIZE 32
 /* ns after which the loop begins nothing else before they have left. */
 #define CAP_OUTBOX_HOLD 500000
 /* ns: when they were held for so long, something slow ran meanwhile. It is likely to run again,
