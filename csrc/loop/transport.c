@@ -361,7 +361,7 @@ cap_transport_need_buffer(cap_loop *loop)
 {
     if (loop->read_buffer != NULL)
         return 0;
-    cap_mem_expect(CAP_TRANSPORT_READ); /* messages */
+    cap_mem_expect(4 * CAP_TRANSPORT_READ); /* the messages of several connections */
     loop->read_buffer = cap_malloc(CAP_TRANSPORT_READ);
     if (loop->read_buffer == NULL) {
         PyErr_NoMemory();
