@@ -25,6 +25,12 @@ LOOPS = ["capicorn", "asyncio", "uvloop"] if is_capicorn() else ["asyncio", "uvl
 BIG = 300_000
 
 
+@pytest.fixture(autouse=True)
+def dev_null(request: pytest.FixtureRequest) -> None:
+    if request.node.callspec.params.get("shared_server") == "uvloop":
+        request.applymarker(pytest.mark.stays("descriptors", "uvloop keeps /dev/null from some moment on"))
+
+
 @pytest.fixture(scope="module", params=LOOPS)
 def shared_server(request: pytest.FixtureRequest, warm: None) -> Iterator[tuple[ThreadServer, Trampoline]]:
     """One server for each loop, in place of the module's usual one."""
@@ -163,7 +169,7 @@ def test_websockets_client(serve: Served) -> None:
     assert ask(serve, work) == repr((BIG, "END"))
 
 
-def test_urllib_in_an_executor(serve: Served, request: pytest.FixtureRequest) -> None:
+def test_urllib_in_an_executor(serve: Served) -> None:
     async def work(scope: Scope) -> list[bytes]:
         def fetch() -> bytes:
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url(scope, "/echo"), b"abc") as r:
@@ -199,13 +205,10 @@ def test_http_by_asyncio_streams_under_a_timeout(serve: Served) -> None:
 
 
 @pytest.mark.stays("threads", "anyio keeps its worker threads while the loop runs")
-def test_anyio_sockets_processes_and_threads(serve: Served, request: pytest.FixtureRequest) -> None:
+def test_anyio_sockets_processes_and_threads(serve: Served) -> None:
     needs("anyio")
     import anyio
     from anyio import to_thread
-
-    if serve.server.loop_name == "uvloop":  # type: ignore[attr-defined]
-        request.applymarker(pytest.mark.stays("descriptors", "uvloop keeps /dev/null from its first child on"))
 
     async def work(scope: Scope) -> tuple[Any, ...]:
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
@@ -240,10 +243,7 @@ def test_anyio_sockets_processes_and_threads(serve: Served, request: pytest.Fixt
     assert ask(serve, work) == repr((BIG, True, b"cba\n", 5))
 
 
-def test_many_subprocesses_at_once(serve: Served, request: pytest.FixtureRequest) -> None:
-    if serve.server.loop_name == "uvloop":  # type: ignore[attr-defined]
-        request.applymarker(pytest.mark.stays("descriptors", "uvloop keeps /dev/null from its first child on"))
-
+def test_many_subprocesses_at_once(serve: Served) -> None:
     async def work(scope: Scope) -> tuple[Any, ...]:
         async def one(n: int) -> tuple[bytes, int | None]:
             child = await asyncio.create_subprocess_exec(
